@@ -1,0 +1,266 @@
+"""Documents to pre-train on: from an address to clean, unique text without exam questions' sources.
+
+Decisions. An address says in full where text comes from (`KINDS`); a wrong one is an error, never
+another source. Documents are a memory-mapped `datasets.Dataset`, so a corpus may be larger than
+memory. Its Arrow file lies in the cache folder under a name made of path, size and time of change:
+a changed file is never served stale. Text is cleaned once, while loading; later steps only select.
+The abstracts behind PubMedQA's 1,000 labeled questions never reach pre-training, nor does a copy
+of their text under another PMID: a model must not be examined on what it has read.
+Refused: holding out by order or by a seed. A document's side follows from its PMID alone.
+"""
+
+import difflib
+import hashlib
+import json
+import string
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from datasets import Dataset, DatasetDict, Features, Value, load_dataset
+from datasets.exceptions import DatasetGenerationError
+
+from mediswift import demo, medline
+from mediswift.documents import TEXT_FIELDS, make_document, read_jsonl
+
+KINDS = {
+    "sample": "sample:",
+    "demo": "demo:",
+    "jsonl": "jsonl:PATH",
+    "medline": "medline:PATH",
+    "hf": "hf:REPO[:CONFIG]",
+}
+FEATURES = Features(
+    {name: Value("string") for name in ("pmid", "title", "abstract", "year", "source")}
+)
+SCHEMA = 1
+"""Raise it whenever reading or cleaning changes, so that older Arrow files are not used again."""
+
+_BATCH = 1000
+_IGNORED = (string.punctuation + string.whitespace).encode()
+
+
+def load(address: str) -> Dataset:
+    """Documents in the order of their source: text columns `pmid, title, abstract, year, source`.
+
+    `sample:` is our own synthetic text; `demo:` two real MEDLINE files, downloaded once;
+    `jsonl:PATH` one JSON object a line, plain, .gz or .zst; `medline:PATH` NLM's XML, a file or a
+    folder; `hf:REPO[:CONFIG]` a dataset of the Hugging Face hub, or a local folder of that form.
+    What is unknown is "". `make_document` says which fields are read, and how.
+
+    Raises ValueError for a wrong address and for a damaged or unfitting file, FileNotFoundError for
+    a missing path.
+
+    >>> load("sample:").column_names
+    ['pmid', 'title', 'abstract', 'year', 'source']
+    """
+    kind, place = parse_address(address)
+    if kind == "demo":
+        pin = demo.load_pins()["medline"]
+        return _cache(address, _read_demo, [pin["sha256"], pin["members"]])
+    if kind == "hf":
+        rows = _load_hub(place)
+        return _cache(
+            address, lambda: (make_document(row, place) for row in rows), [rows._fingerprint]
+        )
+    if kind == "medline":
+        files = medline.find_files(place)
+        return _cache(address, lambda: _read_medline(files), files)
+    file = _find_file(demo.DATA / "sample" / "abstracts.jsonl" if kind == "sample" else place)
+    return _cache(address, lambda: read_jsonl(file, file.name), [file])
+
+
+def parse_address(address: str) -> tuple[str, str]:
+    """Kind and place of an address: what stands before and after its first colon.
+
+    Raises ValueError, with all five kinds and the nearest, if it is none or lacks its place.
+
+    >>> parse_address("jsonl:abstracts.jsonl.zst")
+    ('jsonl', 'abstracts.jsonl.zst')
+    """
+    kind, colon, place = str(address or "").partition(":")
+    if kind in KINDS and colon and bool(place) == (KINDS[kind] != f"{kind}:"):
+        return kind, place
+    near = difflib.get_close_matches(kind.lower(), KINDS, n=1, cutoff=0.0)[0]
+    raise ValueError(
+        f"an address is one of {', '.join(KINDS.values())}; got {address!r}. "
+        f"The nearest is {KINDS[near]}."
+    )
+
+
+def prepare(documents: Dataset) -> tuple[Dataset, dict[str, int]]:
+    """Documents fit for pre-training, and counts of what was `loaded` and what became of it.
+
+    `empty` + `contaminated` + `duplicates` + `kept` = `loaded`. Contaminated ones go first, so that
+    no copy can hide one. `kept_without_pmid` of the kept could not be checked by PMID.
+
+    Raises ValueError if none is kept.
+
+    >>> documents, counts = prepare(load("sample:"))
+    >>> counts["kept"] == len(documents)
+    True
+    """
+    full = drop_empty(documents)
+    safe = decontaminate(full)
+    kept = deduplicate(safe)
+    counts = {
+        "loaded": len(documents),
+        "empty": len(documents) - len(full),
+        "contaminated": len(full) - len(safe),
+        "duplicates": len(safe) - len(kept),
+        "kept": len(kept),
+        "kept_without_pmid": sum(not pmid for (pmid,) in _rows(kept, "pmid")),
+    }
+    if not kept:
+        raise ValueError(
+            f"pre-training needs documents; of these none is left: {counts}. Add some."
+        )
+    return kept, counts
+
+
+def drop_empty(documents: Dataset) -> Dataset:
+    """Documents that have an abstract or full text, in their order."""
+    return _select(documents, (bool(abstract) for (abstract,) in _rows(documents, "abstract")))
+
+
+def deduplicate(documents: Dataset) -> Dataset:
+    """The first document of each PMID and of each text.
+
+    Texts are equal if title and abstract are, but for capitals, spaces and punctuation.
+    """
+    pmids, texts = set(), set()
+
+    def is_new(pmid: str, text: bytes) -> bool:
+        new = pmid not in pmids and text not in texts
+        pmids.update({pmid} - {""})
+        texts.add(text)
+        return new
+
+    return _select(documents, (is_new(pmid, text) for pmid, text in _keys(documents)))
+
+
+def decontaminate(documents: Dataset, pmids: Iterable[str] | None = None) -> Dataset:
+    """Documents that are none of `pmids`, nor a copy of one; by default, of `exam_pmids()`.
+
+    A document without a PMID goes only if one with a PMID, and the same text, is here to tell.
+    """
+    banned = set(exam_pmids() if pmids is None else pmids)
+    marked = _select(documents, (pmid in banned for (pmid,) in _rows(documents, "pmid")))
+    texts = {text for _, text in _keys(marked)}
+    keys = _keys(documents)
+    return _select(documents, (pmid not in banned and text not in texts for pmid, text in keys))
+
+
+def exam_pmids() -> set[str]:
+    """PMIDs behind exam questions: PubMedQA's 1,000 labeled ones and our synthetic ones."""
+    files = (demo.DATA / "pubmedqa_labels.json", demo.DATA / "sample" / "questions.json")
+    return set().union(*(json.loads(file.read_text(encoding="utf-8")) for file in files))
+
+
+def hold_out(documents: Dataset, fraction: float = 0.02) -> tuple[Dataset, Dataset]:
+    """Training and validation documents; the latter are about `fraction` of all.
+
+    A hash of the PMID decides, or of the text if there is none: never order, nor company.
+    Raises ValueError if one of the two would be empty.
+
+    >>> train, validation = hold_out(load("sample:"), fraction=0.1)
+    >>> set(train["pmid"]) & set(validation["pmid"])
+    set()
+    """
+    held = [zlib.crc32(pmid.encode() or text) < fraction * 2**32 for pmid, text in _keys(documents)]
+    if not 0 < sum(held) < len(held):
+        raise ValueError(
+            f"both sides of a hold-out need documents; fraction={fraction} puts {sum(held)} of "
+            f"{len(held)} into validation. Take another fraction, or more documents."
+        )
+    return _select(documents, (not is_held for is_held in held)), _select(documents, held)
+
+
+def fingerprint(documents: Dataset) -> str:
+    """Sha256 of the content: equal for equal rows in equal order, wherever they came from.
+
+    >>> fingerprint(load("sample:")) == fingerprint(load("sample:"))
+    True
+    """
+    names = sorted(documents.column_names)
+    digest = hashlib.sha256(json.dumps(names).encode())
+    for row in _rows(documents, *names):
+        digest.update(json.dumps(row).encode())
+    return digest.hexdigest()
+
+
+def _cache(address: str, read: Callable[[], Iterator[dict]], parts: list) -> Dataset:
+    """What `read` yields, memory-mapped; read anew only if `parts`, files or not, have changed."""
+    stamps = [_stamp(part) if isinstance(part, Path) else part for part in parts]
+    key = hashlib.sha256(json.dumps([SCHEMA, address, stamps]).encode()).hexdigest()[:32]
+    folder = demo.cache_dir() / "documents"
+    try:
+        return Dataset.from_generator(
+            read, features=FEATURES, cache_dir=str(folder), fingerprint=key
+        )
+    except DatasetGenerationError as error:  # says only that something failed; its cause says what
+        raise (error.__cause__ or error) from None
+
+
+def _stamp(file: Path) -> list:
+    status = file.stat()
+    return [str(file.resolve()), status.st_size, status.st_mtime_ns]
+
+
+def _find_file(path: str | Path) -> Path:
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"documents are read from a file; there is none at {str(path)!r}. Check the path."
+        )
+    return path
+
+
+def _read_demo() -> Iterator[dict]:
+    for member in demo.load_pins()["medline"]["members"]:
+        name = Path(member).name
+        with demo.open_member("medline", member) as stream:
+            yield from (_from_article(a, name) for a in medline.read_articles(stream, name))
+
+
+def _read_medline(files: list[Path]) -> Iterator[dict]:
+    for file in files:
+        yield from (_from_article(article, file.name) for article in medline.load_articles(file))
+
+
+def _from_article(article: dict, source: str) -> dict[str, str]:
+    return make_document(article | {"abstract": article["sections"]}, source)
+
+
+def _load_hub(place: str) -> Dataset:
+    """The `train` split, or the only one, of a dataset of the hub; its own code is never run."""
+    repo, _, config = place.partition(":")
+    splits: DatasetDict = load_dataset(repo, config or None)
+    if "train" not in splits and len(splits) > 1:
+        raise ValueError(
+            f"documents come from a split named train; {place} has {', '.join(splits)}. Rename one."
+        )
+    rows = splits["train"] if "train" in splits else next(iter(splits.values()))
+    if not {name.lower() for name in rows.column_names} & set(TEXT_FIELDS):
+        raise ValueError(
+            f"documents need a column {', '.join(TEXT_FIELDS)}; "
+            f"{place} has {', '.join(rows.column_names)}. Rename one, or convert it to jsonl:PATH."
+        )
+    return rows
+
+
+def _select(documents: Dataset, keep: Iterable[bool]) -> Dataset:
+    return documents.select([index for index, is_kept in enumerate(keep) if is_kept])
+
+
+def _rows(documents: Dataset, *names: str) -> Iterator[tuple]:
+    """Rows of the named columns; by thousands underneath, so that memory stays flat."""
+    for batch in documents.select_columns(list(names)).iter(_BATCH):
+        yield from zip(*(batch[name] for name in names), strict=True)
+
+
+def _keys(documents: Dataset) -> Iterator[tuple[str, bytes]]:
+    """PMID of each document, and a digest of its text without capitals, spaces, punctuation."""
+    for pmid, title, abstract in _rows(documents, "pmid", "title", "abstract"):
+        letters = (title + abstract).casefold().encode().translate(None, delete=_IGNORED)
+        yield pmid, hashlib.blake2b(letters, digest_size=16).digest()

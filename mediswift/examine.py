@@ -1,0 +1,79 @@
+"""The examination: a finished run answers the test questions once, and what it answered is kept.
+
+Decisions: predictions are saved by PMID beside the record, so that any two runs can be compared
+question by question later, without their models.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mediswift import corpus, pubmedqa, records
+from mediswift.pubmedqa import Report
+from mediswift.records import Record
+from mediswift.runs import load_model, load_run, load_tokenizer
+
+PREDICTIONS = "predictions.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExamConfig:
+    """Everything that determines an examination."""
+
+    parent: str
+    """Id of the run whose model answers."""
+    questions: str
+    """Address of the PubMedQA items."""
+    setting: str = "reasoning_required"
+    """What the model may read: see `pubmedqa.render`."""
+    max_length: int = 0
+    """Longest sequence in tokens; 0 = the model's own limit."""
+
+
+def examine(config: ExamConfig, runs: str | Path = "runs") -> Record:
+    """Record of the test questions' answers: given now, or found under `runs`."""
+    parent = load_run(config.parent, runs)
+    test = pubmedqa.split(pubmedqa.load(config.questions), "test")
+    data = corpus.fingerprint(test)[:12]
+    chosen = {k: v for k, v in asdict(config).items() if k != "questions"}
+    label = config.parent.removeprefix("finetune-")
+    name = records.run_id("exam", label, chosen | {"data": data})
+    folder = Path(runs) / name
+    if (folder / "record.json").exists():
+        return records.load(folder / "record.json")
+    model, tokenizer = load_model(config.parent, runs), load_tokenizer(config.parent, runs)
+    report = pubmedqa.evaluate(
+        model, tokenizer, test, config.setting, max_length=config.max_length or None
+    )
+    write_predictions(report, folder)
+    record = Record(
+        id=name,
+        kind="exam",
+        params=asdict(config),
+        metrics=report.metrics(),
+        data_fingerprint=data,
+        parent=config.parent,
+        mask_digest=parent.mask_digest,
+    )
+    records.write(record, folder)
+    return record
+
+
+def write_predictions(report: Report, folder: Path) -> Path:
+    """Path of the predictions, one JSON line a question, written into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{PREDICTIONS}.{os.getpid()}"
+    lines = (json.dumps(p, allow_nan=False) + "\n" for p in report.predictions)
+    partial.write_text("".join(lines), encoding="utf-8")
+    os.replace(partial, folder / PREDICTIONS)
+    return folder / PREDICTIONS
+
+
+def load_report(record: Record, runs: str | Path = "runs", name: str = "model") -> Report:
+    """Report of an examination, read back from its predictions."""
+    lines = (Path(runs) / record.id / PREDICTIONS).read_text(encoding="utf-8").splitlines()
+    predictions = [json.loads(line) for line in lines]
+    return Report(predictions, record.params["setting"], record.metrics["truncated"], name=name)

@@ -1,0 +1,91 @@
+"""What pre-training reads: a corpus made into a tokenizer and packed rows, once, and then found again.
+
+Decisions: the id is a hash of the text itself, not of where it lay; validation documents are held out
+by PMID before anything is learned, the tokenizer included; PubMedQA's abstracts are gone by then, and
+how many went is in the record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets import Dataset
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from mediswift import corpus, records, tokens
+from mediswift.records import Record
+from mediswift.tokens import Rows
+
+RECIPE = 1
+"""Raised whenever the same text would give other rows."""
+HELD_OUT = 0.02
+"""Fraction of the documents that validate."""
+
+
+@dataclass(frozen=True)
+class Materials:
+    """A tokenizer, rows to train on and rows to validate on."""
+
+    tokenizer: PreTrainedTokenizerFast
+    train: Rows
+    validation: Rows
+    record: Record
+
+
+def prepare(
+    address: str, *, vocab_size: int, context: int, runs: str | Path = "runs"
+) -> Materials:
+    """Materials of the corpus at `address`, made under `runs` or found there.
+
+    Raises what `corpus.load` and `tokens.train_tokenizer` raise.
+    """
+    documents = corpus.load(address)
+    data = corpus.fingerprint(documents)[:12]
+    params = {"corpus": address, "vocab_size": vocab_size}
+    determines = {"data": data, "vocab_size": vocab_size, "recipe": RECIPE}
+    name = records.run_id("corpus", f"{address.partition(':')[0]}-v{vocab_size}", determines)
+    folder = Path(runs) / name
+    if not (folder / "record.json").exists():
+        counts = _make(documents, vocab_size, context, folder)
+        record = Record(id=name, kind="corpus", params=params, metrics=counts, data_fingerprint=data)
+        records.write(record, folder)
+    return _load(folder, context)
+
+
+def texts(documents: Dataset) -> Iterator[str]:
+    """Each document as the model reads it: title, then abstract, one section a line."""
+    for document in documents:
+        yield f"{document['title']}\n{document['abstract']}".strip()
+
+
+def _make(documents: Dataset, vocab_size: int, context: int, folder: Path) -> dict[str, int]:
+    clean, counts = corpus.prepare(documents)
+    train, validation = corpus.hold_out(clean, HELD_OUT)
+    tokenizer = tokens.train_tokenizer(texts(train), vocab_size)
+    tokenizer.save_pretrained(folder / "tokenizer")
+    for part, chosen in (("train", train), ("validation", validation)):
+        rows = _pack(chosen, tokenizer, folder / part, context)
+        counts[f"{part}_documents"] = rows.info["documents"]
+        counts[f"{part}_tokens"] = rows.info["tokens"]
+        counts[f"{part}_bytes"] = rows.info["bytes"]
+    return counts
+
+
+def _pack(
+    documents: Dataset, tokenizer: PreTrainedTokenizerFast, folder: Path, context: int
+) -> Rows:
+    # Rows that are whole survived a crash between them and the record
+    if folder.exists():
+        return tokens.load_rows(folder, context)
+    return tokens.pack(texts(documents), tokenizer, folder, context)
+
+
+def _load(folder: Path, context: int) -> Materials:
+    return Materials(
+        AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
+        tokens.load_rows(folder / "train", context),
+        tokens.load_rows(folder / "validation", context),
+        records.load(folder / "record.json"),
+    )

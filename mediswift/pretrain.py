@@ -1,0 +1,256 @@
+"""Sparse pre-training: a configuration in, a trained model and its record out.
+
+Decisions: a run's id is a hash of everything that determines its numbers, so calling `pretrain` again
+finds the finished run, and continues an unfinished one. A profile is a whole configuration under a
+name. `python -m mediswift.pretrain CONFIG.json` is the door for `accelerate launch`: a notebook cannot
+be a rank.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from transformers import PreTrainedModel
+
+from mediswift import flops, materials, models, records, sparse, train
+from mediswift.batches import PackedExamples
+from mediswift.flops import Shape
+from mediswift.masks import parse
+from mediswift.materials import Materials
+from mediswift.records import Record
+
+RECIPE = 1
+"""Raised whenever the same configuration would give other numbers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """Everything that determines a pre-training run."""
+
+    size: str
+    """A name in `models.SIZES`."""
+    corpus: str
+    """Address of the documents."""
+    tokens: int
+    """Tokens to train on; rounded up to whole steps."""
+    batch_tokens: int
+    """Tokens of one optimizer step."""
+    lr: float
+    """Peak learning rate."""
+    micro_batch: int = 4
+    """Rows of one forward pass."""
+    sparsity: float = 0.75
+    """Fraction of weights removed from every matrix of every block."""
+    pattern: str = "unstructured"
+    """Shape of the zeros, as `masks.parse` reads it."""
+    seed: int = 0
+    """Initialization, masks and order of the rows."""
+    warmup: float = 0.05
+    """Fraction of the steps spent warming up."""
+    precision: str = "no"
+    """Accelerate's mixed precision."""
+    validations: int = 5
+    """How often to validate, evenly spread."""
+
+    def __post_init__(self) -> None:
+        """Refuse what could only fail later, after the corpus has been read."""
+        flops.check_sparsity(self.sparsity)
+        parse(self.pattern)
+        context = models.shape(self.size).context
+        if self.batch_tokens % context or self.tokens < self.batch_tokens:
+            raise ValueError(
+                f"batch_tokens is a multiple of the context {context} and at most tokens, got "
+                f"batch_tokens={self.batch_tokens} and tokens={self.tokens}"
+            )
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of the model."""
+        return models.shape(self.size)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps."""
+        return -(-self.tokens // self.batch_tokens)
+
+    @property
+    def loop(self) -> train.Config:
+        """What the training loop is told."""
+        rows = self.batch_tokens // self.shape.context
+        return train.Config(
+            steps=self.steps,
+            batch=rows,
+            micro_batch=min(self.micro_batch, rows),
+            lr=self.lr,
+            warmup_steps=round(self.warmup * self.steps),
+            precision=self.precision,
+            evaluate_every=max(1, self.steps // self.validations),
+            save_every=max(1, self.steps // 10),
+            seed=self.seed,
+        )
+
+
+PROFILES: dict[str, PretrainConfig] = {
+    "tiny": PretrainConfig(
+        size="tiny", corpus="sample:", tokens=20_480, batch_tokens=1_024, lr=3e-3
+    ),
+    "demo": PretrainConfig(
+        size="demo", corpus="demo:", tokens=512_000, batch_tokens=2_048, lr=3e-3
+    ),
+    "small": PretrainConfig(
+        size="small", corpus="demo:", tokens=300_000_000, batch_tokens=131_072, lr=6e-4,
+        micro_batch=16, precision="bf16",
+    ),
+    "med": PretrainConfig(
+        size="med", corpus="demo:", tokens=104_857_600_000, batch_tokens=524_288, lr=2e-4,
+        warmup=0.1, precision="bf16",
+    ),
+    "xl": PretrainConfig(
+        size="xl", corpus="demo:", tokens=104_857_600_000, batch_tokens=524_288, lr=2e-4,
+        warmup=0.1, precision="bf16", micro_batch=2,
+    ),
+}  # fmt: skip
+"""tiny: tests, seconds, synthetic text. demo: CPU minutes. small: one GPU. med, xl: the paper's scale."""
+
+
+def profile(name: str, **changes: Any) -> PretrainConfig:
+    """Return the configuration of a profile, with `changes` to its fields.
+
+    >>> profile("demo", sparsity=0.5).sparsity
+    0.5
+    """
+    if name not in PROFILES:
+        raise ValueError(f"a profile is one of {', '.join(PROFILES)}; got {name!r}")
+    return replace(PROFILES[name], **changes)
+
+
+def load_materials(config: PretrainConfig, runs: str | Path = "runs") -> Materials:
+    """Tokenizer and rows for a run of `config`, made on first use."""
+    return materials.prepare(
+        config.corpus,
+        vocab_size=config.shape.vocab_size,
+        context=config.shape.context,
+        runs=runs,
+    )
+
+
+def make_model(config: PretrainConfig) -> PreTrainedModel:
+    """Return the model of `config` before its first step: drawn by its seed, and sparse."""
+    model = models.build(config.shape, seed=config.seed)
+    sparse.sparsify(model, config.sparsity, config.pattern, config.seed)
+    return model
+
+
+def pretrain(config: PretrainConfig, runs: str | Path = "runs") -> Record:
+    """Record of the run of `config`: trained now, continued, or found finished under `runs`.
+
+    The model lies in `runs/<id>/model`, plain, with its tokenizer; masks and metrics beside it.
+    """
+    process = PartialState()
+    with process.main_process_first():
+        ingredients = load_materials(config, runs)
+    name = _run_id(config, ingredients)
+    folder = Path(runs) / name
+    if (folder / "record.json").exists():
+        return records.load(folder / "record.json")
+    print(f"{name}: {config.steps:,} steps on {ingredients.train}")
+    model = make_model(config)
+    history = train.fit(
+        model,
+        PackedExamples(ingredients.train),
+        config.loop,
+        folder,
+        PackedExamples(ingredients.validation),
+    )
+    if process.is_main_process:
+        _finish(config, ingredients, model, history, folder)
+    process.wait_for_everyone()
+    return records.load(folder / "record.json")
+
+
+def _run_id(config: PretrainConfig, ingredients: Materials) -> str:
+    label = f"{config.size}-s{100 * config.sparsity:g}-{config.pattern}-seed{config.seed}"
+    chosen = {k: v for k, v in asdict(config).items() if k != "corpus"}  # its text counts instead
+    data = [ingredients.train.fingerprint, ingredients.validation.fingerprint]
+    determines = chosen | {"data": data, "recipe": RECIPE}
+    return records.run_id("pretrain", label.replace(":", "of"), determines)
+
+
+def _finish(
+    config: PretrainConfig,
+    ingredients: Materials,
+    model: PreTrainedModel,
+    history: list[dict[str, Any]],
+    folder: Path,
+) -> None:
+    masks = sparse.masks_of(model)
+    model.save_pretrained(folder / "model")
+    ingredients.tokenizer.save_pretrained(folder / "model")
+    if masks:
+        masks.save(folder)
+    record = Record(
+        id=folder.name,
+        kind="pretrain",
+        params=asdict(config),
+        metrics=_metrics(config, ingredients, model, history),
+        data_fingerprint=ingredients.train.fingerprint,
+        parent=ingredients.record.id,
+        mask_digest=masks.digest if masks else "",
+    )
+    records.write(record, folder)
+
+
+def _metrics(
+    config: PretrainConfig,
+    ingredients: Materials,
+    model: PreTrainedModel,
+    history: list[dict[str, Any]],
+) -> dict[str, Any]:
+    last = history[-1]
+    cost = flops.training(config.shape, last["tokens"], config.sparsity)
+    bits = last["validation_loss"] / math.log(2)
+    return {
+        "validation_loss_nats": last["validation_loss"],
+        "bits_per_byte": bits / ingredients.validation.bytes_per_token,
+        "tokens_trained": last["tokens"],
+        "seconds": last["seconds"],
+        "tokens_per_s": last["tokens_per_s"],
+        "non_embedding_parameters": models.non_embedding_parameters(model),
+        "theoretical_flops": cost.total,
+        "theoretical_flops_linear": cost.linear,
+        "theoretical_flops_attention": cost.attention,
+        "theoretical_flops_head": cost.head,
+        "theoretical_reduction": flops.reduction(config.shape, config.sparsity),
+        "peak_memory_bytes": peak_memory(),
+        "contaminated_documents_removed": ingredients.record.metrics["contaminated"],
+    }
+
+
+def peak_memory() -> int:
+    """Bytes: the GPU's highest allocation where there is one, else this process's largest size."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024  # kilobytes, but for macOS
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def main(argv: list[str]) -> int:
+    """Run the configuration in a JSON file: `python -m mediswift.pretrain CONFIG.json [RUNS]`."""
+    if not 1 <= len(argv) <= 2:
+        print("usage: python -m mediswift.pretrain CONFIG.json [RUNS]", file=sys.stderr)
+        return 2
+    config = PretrainConfig(**json.loads(Path(argv[0]).read_text(encoding="utf-8")))
+    print(pretrain(config, *argv[1:]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

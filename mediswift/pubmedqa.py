@@ -1,0 +1,294 @@
+"""The PubMedQA task: a question in words, a model's answers to it, and how good they are.
+
+Decisions. A question is BioGPT's sequence: `question: ... context: ...`, then ` the answer to the
+question given the context is yes.` A model answers with the one of the three words that it finds
+likeliest there: no generated text to parse, no threshold, no question without an answer. What is
+too long loses the end of its context, never the question or the answer. A report keeps every
+answer, so that two models can be compared question by question. Refused: an accuracy without its
+interval and the majority class beside it.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from mediswift import stats
+from mediswift.likelihood import log_likelihoods
+from mediswift.questions import ANSWERS, limit, load, load_official, official_split, split
+
+__all__ = ["evaluate", "limit", "load", "official_split", "split", "encode", "humans", "render"]
+
+SETTINGS = ("reasoning_required", "reasoning_free", "question_only")
+PHRASE = " the answer to the question given the context is"
+
+
+class Rendered(NamedTuple):
+    """A question in words: what the model reads, and how it should go on."""
+
+    source: str
+    target: str
+
+
+def render(question: Mapping[str, Any], setting: str = "reasoning_required") -> Rendered:
+    """Source and target in BioGPT's wording, all white space made single spaces.
+
+    The target begins with its space, so that byte-level BPE sees the answer as " yes", " no" or
+    " maybe". `setting`: the context is the abstract without its conclusion (reasoning_required),
+    the conclusion alone (reasoning_free), or left out (question_only).
+    Raises ValueError for another setting, or without a conclusion where one is needed.
+
+    >>> render({"question": "Is it?", "contexts": ["We saw", "it."], "label": "yes"}).source
+    'question: Is it? context: We saw it.'
+    """
+    words = _head(question, setting).split() + _context(question, setting).split()
+    return Rendered(" ".join(words), f"{PHRASE} {question['label']}.")
+
+
+class Encoded(NamedTuple):
+    """A question in token ids."""
+
+    source: list[int]
+    target: list[int]
+    truncated: bool
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase,
+    question: Mapping[str, Any],
+    setting: str = "reasoning_required",
+    max_length: int | None = None,
+) -> Encoded:
+    """Token ids of source and target, together at most `max_length`, as `evaluate` reads them.
+
+    The source opens with what the tokenizer itself puts in front of a text. Its end, which is the
+    context's, is cut until the longest answer fits: a cut that knew the answer would tell it.
+    Raises ValueError, naming the PMID, when question and answer alone are too long.
+    """
+    rendered, front = render(question, setting), _front(tokenizer)
+    source = front + _ids(tokenizer, rendered.source)
+    target = _ids(tokenizer, rendered.target)
+    if max_length is None:
+        return Encoded(source, target, False)
+    room = max_length - max(len(_ids(tokenizer, f"{PHRASE} {answer}.")) for answer in ANSWERS)
+    least = len(front) + len(_ids(tokenizer, _head(question, setting)))
+    if room < min(least, len(source)):
+        raise ValueError(
+            f"Question and answer must fit into max_length={max_length}, PMID {question['pmid']} "
+            f"needs {least + max_length - room}; use a longer context or leave this item out."
+        )
+    return Encoded(source[:room], target, len(source) > room)
+
+
+def evaluate(
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Dataset,
+    setting: str = "reasoning_required",
+    batch_tokens: int = 8192,
+    max_length: int | None = None,
+) -> "Report":
+    """Report of a causal language model, or of a `prompts.SoftPrompt`, on `questions`.
+
+    A score is the log-likelihood in nats of " yes", " no" or " maybe"; a tie goes to the first.
+    `batch_tokens` bounds rows x length of a batch, `max_length` a row (default: the model's number
+    of positions). Raises ValueError for a question that is too long by itself or scored NaN.
+    """
+    join = getattr(model, "assemble", lambda source, target: [*source, *target])
+    if max_length is None:
+        max_length = getattr(model.config, "max_position_embeddings", None)
+    if max_length is not None:
+        max_length -= len(join([0], [0])) - 2  # virtual tokens take positions too
+    phrase, answers = _answer_ids(tokenizer)
+    encoded = [encode(tokenizer, question, setting, max_length) for question in questions]
+    prefixes = [list(join(item.source, phrase)) for item in encoded]
+    scores = log_likelihoods(model, prefixes, answers, batch_tokens)
+    predictions = [_prediction(*pair) for pair in zip(questions, scores, strict=True)]
+    return Report(predictions, setting, sum(item.truncated for item in encoded))
+
+
+def humans(path: str | Path, setting: str = "reasoning_required") -> "Report":
+    """Report of the human annotator on the test half of the official file at `path`.
+
+    Published: accuracy 78.0, macro-F1 72.2 (reasoning_required); 90.4 and 84.2 (reasoning_free).
+    """
+    items = load_official(path)
+    test = official_split({pmid: item["final_decision"] for pmid, item in items.items()})["test"]
+    pairs = [(pmid, items[pmid]["final_decision"], items[pmid][f"{setting}_pred"]) for pmid in test]
+    rows = [{"pmid": p, "label": label, "prediction": said} for p, label, said in pairs]
+    return Report(rows, setting, name="humans")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was answered, and how good that is. Shares are of 1; it prints as a table in percent."""
+
+    predictions: list[dict[str, Any]]
+    """One a question: pmid, label, prediction, scores {answer: nats} where a model gave them."""
+    setting: str
+    truncated: int = 0
+    """Questions whose context was cut to fit."""
+    name: str = "model"
+    """Who answered, for print."""
+
+    def __post_init__(self) -> None:
+        """Refuse a report on nothing."""
+        if not self.predictions:
+            raise ValueError("A report needs one question or more, got none; check the split.")
+
+    @property
+    def n(self) -> int:
+        """Number of questions."""
+        return len(self.predictions)
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """True answers."""
+        return [row["label"] for row in self.predictions]
+
+    @cached_property
+    def answers(self) -> list[str]:
+        """Given answers."""
+        return [row["prediction"] for row in self.predictions]
+
+    @cached_property
+    def correct(self) -> dict[str, bool]:
+        """Whether each PMID was answered truly."""
+        return {row["pmid"]: row["label"] == row["prediction"] for row in self.predictions}
+
+    @property
+    def accuracy(self) -> float:
+        """Share of questions answered truly."""
+        return sum(self.correct.values()) / self.n
+
+    @property
+    def low(self) -> float:
+        """Lower end of accuracy's 95 % Wilson interval."""
+        return stats.wilson(sum(self.correct.values()), self.n)[0]
+
+    @property
+    def high(self) -> float:
+        """Upper end of accuracy's 95 % Wilson interval."""
+        return stats.wilson(sum(self.correct.values()), self.n)[1]
+
+    @property
+    def macro_f1(self) -> float:
+        """Mean F1 over the answers that occur."""
+        return stats.macro_f1(self.labels, self.answers)
+
+    @property
+    def recall(self) -> dict[str, float]:
+        """{answer: share of its questions that were answered so}."""
+        return stats.recall(self.labels, self.answers)
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """Counts of shape (true, given), both in the order yes, no, maybe."""
+        return stats.confusion(self.labels, self.answers, ANSWERS)
+
+    @property
+    def majority(self) -> float:
+        """Accuracy of always giving the most frequent true answer."""
+        return self._majority().accuracy
+
+    def difference(self, other: "Report") -> stats.Difference:
+        """This accuracy minus the other's, question by question.
+
+        Raises ValueError when the two are not about the same PMIDs.
+        """
+        if apart := self.correct.keys() ^ other.correct.keys():
+            raise ValueError(
+                f"Two reports are compared on the same questions, {len(apart)} PMIDs such as "
+                f"{min(apart)} are in one only; evaluate both on one data set."
+            )
+        theirs = [other.correct[pmid] for pmid in self.correct]
+        return stats.paired_difference(list(self.correct.values()), theirs)
+
+    def metrics(self) -> dict[str, float | int]:
+        """All figures as plain JSON."""
+        names = ("accuracy", "low", "high", "macro_f1", "n", "truncated")
+        recalls = {f"recall_{answer}": share for answer, share in self.recall.items()}
+        figures = {name: getattr(self, name) for name in names}
+        return figures | {"majority_accuracy": self.majority} | recalls
+
+    def __str__(self) -> str:
+        """Print ours, the majority class, and whether they can be told apart."""
+        majority = self._majority()
+        head = f"{'':10}{'accuracy':20}{'macro-F1':>9}{'n':>6}"
+        verdict = f"{self.name} - majority: {self.difference(majority)}"
+        return "\n".join([head, self._line(), majority._line(), verdict, self._note()])
+
+    def _line(self) -> str:
+        share, low, high = (f"{100 * x:.1f}" for x in (self.accuracy, self.low, self.high))
+        return f"{self.name:10}{f'{share} [{low}, {high}]':20}{100 * self.macro_f1:9.1f}{self.n:6}"
+
+    def _note(self) -> str:
+        return f"{self.setting}; 95 % Wilson intervals; {self.truncated} contexts cut to fit"
+
+    def _majority(self) -> "Report":
+        answer = Counter(self.labels).most_common(1)[0][0]
+        rows = [row | {"prediction": answer} for row in self.predictions]
+        return Report(rows, self.setting, name="majority")
+
+
+def _head(question: Mapping[str, Any], setting: str) -> str:
+    """The part of the source that is never cut."""
+    words = " ".join(question["question"].split())
+    return f"question: {words}" + ("" if setting == "question_only" else " context:")
+
+
+def _context(question: Mapping[str, Any], setting: str) -> str:
+    if setting not in SETTINGS:
+        raise ValueError(f"A setting is one of {', '.join(SETTINGS)}, got {setting!r}; name one.")
+    if setting == "reasoning_free" and not question["long_answer"].strip():
+        raise ValueError(
+            f"reasoning_free reads the long answer, PMID {question['pmid']} has none; "
+            "use reasoning_required or another copy of the data."
+        )
+    sections = {"reasoning_required": "contexts", "reasoning_free": "long_answer"}.get(setting)
+    text = question[sections] if sections else ""
+    return text if isinstance(text, str) else " ".join(text)
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    return tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+
+
+def _front(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The special tokens that the tokenizer puts in front of a text; what it puts behind is not."""
+    text = tokenizer("a", return_special_tokens_mask=True)
+    pairs = zip(text.input_ids, text.special_tokens_mask, strict=True)
+    return [token for token, _ in takewhile(lambda pair: pair[1], pairs)]
+
+
+def _answer_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[list[int]]]:
+    """The phrase's token ids, and those of each answer after it, of one token or more."""
+    targets = [_ids(tokenizer, f"{PHRASE} {answer}") for answer in ANSWERS]
+    shared = sum(1 for _ in takewhile(lambda t: len(set(t)) == 1, zip(*targets, strict=False)))
+    answers = [target[shared:] for target in targets]
+    if not all(answers):
+        raise ValueError(
+            f"A tokenizer must tell yes, no and maybe apart, this one gives {targets}; "
+            "train it on text that holds the words."
+        )
+    return targets[0][:shared], answers
+
+
+def _prediction(question: Mapping[str, Any], scores: np.ndarray) -> dict[str, Any]:
+    if np.isnan(scores).any():
+        raise ValueError(
+            f"A score is a number, PMID {question['pmid']} got {scores.tolist()}; "
+            "look for NaN in the model's weights or for half precision that overflowed."
+        )
+    best = ANSWERS[int(scores.argmax())]
+    named = dict(zip(ANSWERS, scores.tolist(), strict=True))
+    row = {"pmid": question["pmid"], "label": question["label"], "prediction": best}
+    return row | {"scores": named}

@@ -1,0 +1,162 @@
+"""What a run leaves behind: one small JSON file, and reading many of them back as one table.
+
+Decisions: JSON only, never pickle; units are in the names of metrics; an id is readable first and ends
+in a hash of everything that determines the run's numbers, so that "is this done?" needs no database;
+a file is written under another name and then moved, so that a half-written record cannot exist.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One run: what determined it, what came out, and where it ran."""
+
+    id: str
+    kind: str
+    """corpus | pretrain | finetune."""
+    params: dict[str, Any]
+    """Everything the user chose."""
+    metrics: dict[str, Any]
+    """Everything that was measured; units in the names."""
+    data_fingerprint: str
+    """Hash of the text that went in."""
+    parent: str = ""
+    """Id of the run this one started from."""
+    mask_digest: str = ""
+    """Hash of the masks; "" for a dense run."""
+    env: dict[str, Any] = field(default_factory=lambda: environment())
+    created_utc: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
+    schema: int = SCHEMA
+
+    def __str__(self) -> str:
+        """Return the id and an aligned table of the metrics."""
+        width = max((len(name) for name in self.metrics), default=0)
+        rows = (f"  {name:<{width}}  {_plain(value)}" for name, value in self.metrics.items())
+        return "\n".join([self.id, *rows])
+
+
+def run_id(kind: str, label: str, determines: dict[str, Any]) -> str:
+    """Readable id ending in a hash of `determines`, the things that fix the run's numbers.
+
+    >>> run_id("pretrain", "demo-s75-seed0", {"lr": 1e-3})
+    'pretrain-demo-s75-seed0-bb9082'
+    """
+    text = json.dumps(determines, sort_keys=True, allow_nan=False)
+    return f"{kind}-{label}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+
+
+def write(record: Record, folder: str | Path) -> Path:
+    """Path of the `record.json` written into `folder`, which is made if it is not there."""
+    return write_json(Path(folder) / "record.json", asdict(record))
+
+
+def load(path: str | Path) -> Record:
+    """Record from a JSON file.
+
+    Raises ValueError when the file is no record of this schema.
+    """
+    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    names = {f.name for f in fields(Record)}
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA or set(content) != names:
+        raise ValueError(
+            f"a record has schema {SCHEMA} and the fields {sorted(names)}; {path} does not: "
+            "make it again with this version, or read it with the version that wrote it"
+        )
+    return Record(**content)
+
+
+def frame(folder: str | Path, kind: str = "") -> pd.DataFrame:
+    """Table of every record under `folder`: a row a run; columns are params, metrics, id, parent, env.
+
+    `kind` keeps only the records of that kind. No record at all gives an empty table.
+    """
+    import pandas as pd
+
+    found = [load(path) for path in sorted(Path(folder).rglob("record.json"))]
+    return pd.DataFrame([_row(record) for record in found if kind in ("", record.kind)])
+
+
+def published(path: str | Path) -> pd.DataFrame:
+    """Table of the numbers of others (`results/published.json`), each with source and certainty."""
+    import pandas as pd
+
+    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    return pd.DataFrame(content["numbers"]).set_index("id")
+
+
+def write_json(path: Path, content: Any) -> Path:
+    """Path of the JSON file that now holds `content`: all of it or, after a crash, none of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    partial.write_text(text + "\n", encoding="utf-8")
+    os.replace(partial, path)
+    return path
+
+
+def environment() -> dict[str, Any]:
+    """Where this process runs: commit, versions, processor. JSON scalars only."""
+    return {
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "python": platform.python_version(),
+        **{name: _version(name) for name in ("torch", "transformers", "numpy")},
+        "processor": _processor(),
+        "cpus": os.cpu_count(),
+        "platform": sys.platform,
+    }
+
+
+def _row(record: Record) -> dict[str, Any]:
+    own = {"id": record.id, "kind": record.kind, "parent": record.parent}
+    if twice := set(record.params) & set(record.metrics):
+        raise ValueError(f"params and metrics of {record.id} share {sorted(twice)}; rename one")
+    return own | record.params | record.metrics | {"processor": record.env["processor"]}
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _git(*command: str) -> str:
+    # "" outside a checkout: an installed package has no commit, and its version is enough
+    if not shutil.which("git"):
+        return ""
+    here = Path(__file__).parent
+    done = subprocess.run(["git", *command], cwd=here, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())

@@ -1,0 +1,293 @@
+"""The one training loop, for pre-training and fine-tuning alike, on Accelerate.
+
+Decisions: every step is a function of (config, step): which examples it sees, in which order, at which
+learning rate. So resuming needs no state of a data loader, and a resumed run equals an uninterrupted
+one bit by bit. The loss of a step is the mean over all its target tokens, however they are cut into
+micro-batches and processes. Ctrl-C and SIGTERM end the run after the current step with a checkpoint.
+Metrics leave as JSON lines, never as text to be parsed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from mediswift import checkpoints
+from mediswift.batches import IGNORED, Batch, Examples, in_order
+from mediswift.checkpoints import Progress
+from mediswift.sparse import masks_of
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """How to train: AdamW, linear warm-up, cosine decay, clipping, accumulation."""
+
+    steps: int
+    """Optimizer steps."""
+    batch: int
+    """Examples of one optimizer step, over all processes."""
+    micro_batch: int
+    """Examples of one forward pass in one process; gradients accumulate over the batch."""
+    lr: float
+    """Peak learning rate."""
+    warmup_steps: int = 0
+    """Steps of linear warm-up from zero."""
+    final_lr: float = 0.1
+    """Learning rate at the end, as a fraction of the peak."""
+    weight_decay: float = 0.1
+    """AdamW's, on matrices only."""
+    beta2: float = 0.95
+    clip: float = 1.0
+    """Largest global gradient norm."""
+    precision: str = "no"
+    """Accelerate's mixed precision: no | bf16 | fp16 (never on a CPU: far slower there)."""
+    evaluate_every: int = 0
+    """Steps between validations; 0 = only at the end."""
+    save_every: int = 0
+    """Steps between checkpoints; 0 = only at the end."""
+    log_every: int = 10
+    """Steps between lines of metrics."""
+    seed: int = 0
+    """Order of the examples, dropout."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that contradict each other."""
+        if self.steps < 1 or not 1 <= self.micro_batch <= self.batch:
+            raise ValueError(
+                "training needs steps >= 1 and 1 <= micro_batch <= batch, got "
+                f"steps={self.steps}, micro_batch={self.micro_batch}, batch={self.batch}"
+            )
+        if self.warmup_steps > self.steps:
+            raise ValueError(f"warmup_steps={self.warmup_steps} exceeds steps={self.steps}")
+
+
+def fit(
+    model: nn.Module,
+    examples: Examples,
+    config: Config,
+    folder: str | Path,
+    validation: Examples | None = None,
+) -> list[dict[str, Any]]:
+    """History of the run: one row of metrics every `log_every` steps, also in `metrics.jsonl`.
+
+    Trains `model` in place. Continues from the checkpoint in `folder` when there is one, and leaves
+    one at the end. Losses are in nats a token. Raises KeyboardInterrupt after a checkpoint when asked
+    to stop, RuntimeError when a removed weight moved, FloatingPointError when the loss is not finite.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    accelerator = Accelerator(mixed_precision=config.precision)
+    optimizer = make_optimizer(model, config)
+    masks = masks_of(model)
+    fingerprint = _fingerprint(config, len(examples), masks.digest if masks else "")
+    model, optimizer = accelerator.prepare(model, optimizer)
+    plain = accelerator.unwrap_model(model)
+    progress = checkpoints.load(folder, plain, optimizer.optimizer, fingerprint)
+    log = _Log(folder / "metrics.jsonl", progress.step, accelerator.is_main_process)
+    with _stop_politely() as stop:
+        while progress.step < config.steps:
+            began = time.perf_counter()
+            row = _step(accelerator, model, optimizer, examples, config, progress.step)
+            progress = replace(
+                progress,
+                step=progress.step + 1,
+                tokens=progress.tokens + row["tokens"],
+                seconds=progress.seconds + time.perf_counter() - began,
+            )
+            done = progress.step == config.steps
+            if masks and (progress.step == 1 or done):
+                masks.check(plain)
+            if validation and (done or _due(progress.step, config.evaluate_every)):
+                row["validation_loss"] = mean_loss(model, validation, config.micro_batch)
+            if done or _due(progress.step, config.log_every) or "validation_loss" in row:
+                log.write(row, progress, config)
+            if done or stop.is_set() or _due(progress.step, config.save_every):
+                if accelerator.is_main_process:
+                    checkpoints.save(folder, plain, optimizer.optimizer, progress)
+            if stop.is_set() and not done:
+                raise KeyboardInterrupt(f"stopped after step {progress.step}; call again to go on")
+    return log.rows
+
+
+def make_optimizer(model: nn.Module, config: Config) -> torch.optim.AdamW:
+    """Fused AdamW over the trainable parameters; weight decay on matrices only."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.dim() > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=config.lr,
+        betas=(0.9, config.beta2),
+        fused=True,
+    )
+
+
+def learning_rate(step: int, config: Config) -> float:
+    """Rate of step `step` (from 0): linear warm-up, then a cosine down to `final_lr` of the peak.
+
+    >>> learning_rate(0, Config(steps=10, batch=1, micro_batch=1, lr=1.0, warmup_steps=2))
+    0.5
+    """
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / config.warmup_steps
+    done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    return config.lr * (
+        config.final_lr + (1 - config.final_lr) * (1 + math.cos(math.pi * done)) / 2
+    )
+
+
+def indices_of(step: int, examples: int, config: Config) -> np.ndarray:
+    """Indices of the examples of step `step`, (batch,): each epoch is a new permutation.
+
+    >>> sorted(indices_of(0, 4, Config(steps=1, batch=4, micro_batch=4, lr=1.0)).tolist())
+    [0, 1, 2, 3]
+    """
+    positions = np.arange(step * config.batch, (step + 1) * config.batch)
+    orders = [_permutation(config.seed, int(epoch), examples) for epoch in positions // examples]
+    return np.array([order[p] for order, p in zip(orders, positions % examples, strict=True)])
+
+
+@torch.no_grad()
+def mean_loss(model: nn.Module, examples: Examples, micro_batch: int) -> float:
+    """Mean cross entropy over every target of `examples`, in nats a token."""
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    total, count = 0.0, 0
+    for batch in in_order(examples, micro_batch):
+        total += summed_loss(model, batch.to(device)).item()
+        count += batch.count
+    model.train(was_training)
+    return total / count
+
+
+def summed_loss(model: nn.Module, batch: Batch) -> Tensor:
+    """Sum of the cross entropies of a batch's targets, a scalar in nats."""
+    logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+    return cross_entropy(
+        logits.flatten(0, 1).float(),
+        batch.targets.flatten(),
+        ignore_index=IGNORED,
+        reduction="sum",
+    )
+
+
+def _step(
+    accelerator: Accelerator,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    examples: Examples,
+    config: Config,
+    step: int,
+) -> dict[str, Any]:
+    torch.manual_seed(config.seed * 1_000_003 + step)  # dropout, the same after a resume
+    model.train()
+    mine = indices_of(step, len(examples), config)[accelerator.process_index :: accelerator.num_processes]
+    cuts = range(0, len(mine), config.micro_batch)
+    batches = [examples.batch(mine[cut : cut + config.micro_batch]) for cut in cuts]
+    targets = sum(batch.count for batch in batches)
+    tokens = sum(batch.input_ids.numel() for batch in batches)
+    counts = torch.tensor([targets, tokens], device=accelerator.device)
+    targets, tokens = accelerator.reduce(counts, "sum").tolist()
+    loss = torch.zeros((), device=accelerator.device)
+    for batch in batches:
+        last = batch is batches[-1]
+        with nullcontext() if last else accelerator.no_sync(model):
+            share = summed_loss(model, batch.to(accelerator.device)) / targets
+            # processes average their gradients; the step wants their sum
+            accelerator.backward(share * accelerator.num_processes)
+        loss += share.detach()
+    norm = accelerator.clip_grad_norm_(model.parameters(), config.clip)
+    loss = accelerator.reduce(loss, "sum").item()
+    if not math.isfinite(loss):
+        raise FloatingPointError(
+            f"the loss of step {step + 1} is {loss}: lower lr={config.lr:g} or raise warmup_steps; "
+            "the last checkpoint is untouched"
+        )
+    rate = learning_rate(step, config)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    optimizer.zero_grad()
+    return {"loss": loss, "lr": rate, "gradient_norm": float(norm), "tokens": tokens}
+
+
+class _Log:
+    """Rows of metrics: kept, appended to a file, and said in one plain line now and then."""
+
+    def __init__(self, path: Path, step: int, speaks: bool) -> None:
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        # After a kill the file can be ahead of the checkpoint, or end in half a line
+        self.rows = [row for row in map(_parsed, lines) if row and row["step"] <= step]
+        self.path, self.speaks = path, speaks
+        if speaks:
+            path.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+
+    def write(self, row: dict[str, Any], progress: Progress, config: Config) -> None:
+        rate = progress.tokens / progress.seconds
+        row = {"step": progress.step, **row, "tokens": progress.tokens, "tokens_per_s": rate}
+        row["seconds"] = progress.seconds
+        self.rows.append(row)
+        if not self.speaks:
+            return
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row, allow_nan=False) + "\n")
+        if "validation_loss" in row:
+            print(
+                f"step {row['step']:>6,} of {config.steps:,}  loss {row['loss']:.3f}  "
+                f"validation {row['validation_loss']:.3f}  {rate:,.0f} tokens/s",
+                flush=True,
+            )
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:
+        return None
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+@lru_cache(maxsize=4)
+def _permutation(seed: int, epoch: int, examples: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(examples)
+
+
+def _fingerprint(config: Config, examples: int, mask_digest: str) -> str:
+    text = json.dumps([asdict(config), examples, mask_digest], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@contextmanager
+def _stop_politely() -> Iterator[threading.Event]:
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # only the main thread may listen to signals
+        return
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {s: signal.signal(s, lambda *_: stop.set()) for s in signals}
+    try:
+        yield stop
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)
