@@ -1,8 +1,8 @@
 """Examples as padded tensors: what a training step and a validation read.
 
 Decisions: inputs and targets are shifted here, once, so that a target sits at the position that
-predicts it; padding is on the right, because left padding shifts learned positions; positions without
-a loss carry the target `IGNORED`.
+predicts it; padding is on the right, because left padding shifts learned positions; positions
+without a loss carry the target `IGNORED`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Checkpoints that a run continues from: parameters, Adam's moments and the step, without pickle.
 
-Decisions: one safetensors file holds everything, and its header holds the step, so that a checkpoint
-is one file that is moved into place whole. Only the newest is kept once it is complete. Masks are not
-in it: they are a function of the run's parameters, and their digest is compared instead.
+Decisions: one safetensors file holds everything, and its header holds the step, so that a
+checkpoint is one file that is moved into place whole. Only the newest is kept once it is complete.
+Masks are not in it: they are a function of the run's parameters, and their digest is compared
+instead.
 """
 
 from __future__ import annotations
@@ -64,7 +65,9 @@ def load(
             progress = Progress(**json.loads(file.metadata()["progress"]))
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except SafetensorError as error:
-        raise ValueError(f"{path} is damaged ({error}); delete it to start the run again") from error
+        raise ValueError(
+            f"{path} is damaged ({error}); delete it to start the run again"
+        ) from error
     if progress.fingerprint != fingerprint:
         raise ValueError(
             f"{path} belongs to a run of {progress.fingerprint}, this one is {fingerprint}: "

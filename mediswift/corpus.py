@@ -66,7 +66,9 @@ def load(address: str) -> Dataset:
     if kind == "medline":
         files = medline.find_files(place)
         return _cache(address, lambda: _read_medline(files), files)
-    file = _find_file(demo.DATA / "sample" / "abstracts.jsonl" if kind == "sample" else place)
+    file = _find(
+        demo.DATA / "sample" / "abstracts.jsonl" if kind == "sample" else place, Path.is_file
+    )
     return _cache(address, lambda: read_jsonl(file, file.name), [file])
 
 
@@ -207,11 +209,12 @@ def _stamp(file: Path) -> list:
     return [str(file.resolve()), status.st_size, status.st_mtime_ns]
 
 
-def _find_file(path: str | Path) -> Path:
+def _find(path: str | Path, is_right: Callable[[Path], bool]) -> Path:
     path = Path(path).expanduser()
-    if not path.is_file():
+    if not is_right(path):
+        wanted = "folder" if is_right is Path.is_dir else "file"
         raise FileNotFoundError(
-            f"documents are read from a file; there is none at {str(path)!r}. Check the path."
+            f"documents must be where the address says; no {wanted} is at {str(path)!r}. Check it."
         )
     return path
 
@@ -235,6 +238,8 @@ def _from_article(article: dict, source: str) -> dict[str, str]:
 def _load_hub(place: str) -> Dataset:
     """The `train` split, or the only one, of a dataset of the hub; its own code is never run."""
     repo, _, config = place.partition(":")
+    if repo.startswith((".", "/", "~")):  # the hub's own error would speak of a bad repository name
+        repo = str(_find(repo, Path.is_dir))
     splits: DatasetDict = load_dataset(repo, config or None)
     if "train" not in splits and len(splits) > 1:
         raise ValueError(

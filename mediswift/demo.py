@@ -32,6 +32,7 @@ DATA = _HERE / "data" if (_HERE / "data").exists() else _HERE.parent / "data"
 
 ATTEMPTS = 5
 CHUNK = 1 << 16
+PAUSE = 0.25  # seconds before the second attempt; doubled before each further one
 
 
 def cache_dir() -> Path:
@@ -182,7 +183,7 @@ def _stream(url: str, part: Path, pin: dict) -> None:
                 raise
         if part.exists() and part.stat().st_size >= pin["bytes"]:
             return
-        time.sleep(0.25 * 2**attempt)
+        time.sleep(PAUSE * 2**attempt)
     raise requests.ConnectionError(f"the server keeps ending {part.name} early")
 
 
@@ -247,7 +248,7 @@ def _verify(file: Path, final: Path, pin: dict) -> None:
     if got != pin["sha256"]:
         file.unlink()
         raise ValueError(
-            f"demo data are pinned: {final.name} must have sha256 {pin['sha256']}, got {got}; "
-            "it was deleted. Run this again; if it happens again, your index serves another file: put the "
-            f"true one at {final}."
+            f"demo data are pinned: {final.name} must have sha256 {pin['sha256']}, got {got}. "
+            "It was deleted: run this again. If it happens again, your index serves another file: "
+            f"put the true one at {final}."
         )

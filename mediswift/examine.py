@@ -29,13 +29,12 @@ class ExamConfig:
     """Address of the PubMedQA items."""
     setting: str = "reasoning_required"
     """What the model may read: see `pubmedqa.render`."""
-    max_length: int = 0
-    """Longest sequence in tokens; 0 = the model's own limit."""
 
 
 def examine(config: ExamConfig, runs: str | Path = "runs") -> Record:
     """Record of the test questions' answers: given now, or found under `runs`."""
     parent = load_run(config.parent, runs)
+    limit = parent.params["max_length"]
     test = pubmedqa.split(pubmedqa.load(config.questions), "test")
     data = corpus.fingerprint(test)[:12]
     chosen = {k: v for k, v in asdict(config).items() if k != "questions"}
@@ -46,7 +45,7 @@ def examine(config: ExamConfig, runs: str | Path = "runs") -> Record:
         return records.load(folder / "record.json")
     model, tokenizer = load_model(config.parent, runs), load_tokenizer(config.parent, runs)
     report = pubmedqa.evaluate(
-        model, tokenizer, test, config.setting, max_length=config.max_length or None
+        model, tokenizer, test, config.setting, max_length=limit or None
     )
     write_predictions(report, folder)
     record = Record(

@@ -1,9 +1,9 @@
 """Dense fine-tuning on PubMedQA: a pre-trained run in, a tuned model and its record out.
 
-Decisions: the parent is a run's id; its removed weights are zeros and, densified, train like all others
-(SPDF), or keep their masks (`dense=False`, the ablation). With `virtual_tokens` a soft prompt stands
-between question and answer (BioGPT). Only training and dev questions are seen here: the test waits
-for `examine`.
+Decisions: the parent is a run's id; its removed weights are zeros and, densified, train like all
+others (SPDF), or keep their masks (`dense=False`, the ablation). With `virtual_tokens` a soft
+prompt stands between question and answer (BioGPT). Only training and dev questions are seen here:
+the test waits for `examine`.
 """
 
 from __future__ import annotations
@@ -65,6 +65,27 @@ class FinetuneConfig:
             raise ValueError("frozen=True leaves nothing to train with virtual_tokens=0; set one")
 
 
+PROFILES: dict[str, dict[str, Any]] = {
+    "tiny": {"epochs": 1},
+    "demo": {"epochs": 2, "batch": 8, "micro_batch": 4, "max_length": 384},
+    "small": {"epochs": 5, "batch": 32, "micro_batch": 16, "lr": 1e-4},
+    "med": {"epochs": 10, "batch": 32, "micro_batch": 8, "lr": 2e-5},
+    "xl": {"epochs": 10, "batch": 32, "micro_batch": 4, "lr": 1e-5},
+}
+"""What each profile of `pretrain` means for fine-tuning."""
+
+
+def profile(name: str, **chosen: Any) -> FinetuneConfig:
+    """Return the configuration of a profile, with `chosen` for what it leaves open or to change.
+
+    >>> profile("demo", parent="pretrain-x", questions="demo:").max_length
+    384
+    """
+    if name not in PROFILES:
+        raise ValueError(f"a profile is one of {', '.join(PROFILES)}; got {name!r}")
+    return FinetuneConfig(**PROFILES[name] | chosen)
+
+
 def finetune(config: FinetuneConfig, runs: str | Path = "runs") -> Record:
     """Record of the run of `config`: trained now, continued, or found finished under `runs`.
 
@@ -102,7 +123,8 @@ def finetune(config: FinetuneConfig, runs: str | Path = "runs") -> Record:
 
 
 def make_model(config: FinetuneConfig, runs: str | Path = "runs") -> nn.Module:
-    """Return the parent's model as it enters fine-tuning: dense or still sparse, prompt attached."""
+    """Return the parent's model as it enters fine-tuning: dense or still sparse, prompt
+    attached."""
     model = load_model(config.parent, runs)
     masks = sparse.load_masks(Path(runs) / config.parent)
     if masks and not config.dense:
@@ -134,7 +156,9 @@ def make_examples(
 
 
 def _run_id(config: FinetuneConfig, parent: Record, data: str) -> str:
-    chosen = {k: v for k, v in asdict(config).items() if k != "questions"}  # its items count instead
+    chosen = {
+        k: v for k, v in asdict(config).items() if k != "questions"
+    }  # its items count instead
     prompt = f"-p{config.virtual_tokens}" if config.virtual_tokens else ""
     kind = "frozen" if config.frozen else "dense" if config.dense else "sparse"
     sparsity = f"s{100 * parent.params['sparsity']:g}"

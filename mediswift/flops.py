@@ -1,9 +1,10 @@
 """Theoretical parameters and training FLOPs of a GPT, in the terms that the papers print.
 
-Decisions: the formula is SPDF's (Thangarasa et al. 2023, appendix), which reproduces its XL table to
-four digits. Only the six block matrices are scaled by `1 - sparsity`; attention is counted over the full
-T x T square (no causal halving); the output head is dense; the input embedding is a lookup and costs
-nothing; backward costs twice forward. All of it is theory: seconds are measured elsewhere.
+Decisions: the formula is SPDF's (Thangarasa et al. 2023, appendix), which reproduces its XL table
+to four digits. Only the six block matrices are scaled by `1 - sparsity`; attention is counted over
+the full T x T square (no causal halving); the output head is dense; the input embedding is a
+lookup and costs nothing; backward costs twice forward. All of it is theory: seconds are measured
+elsewhere.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
 """Boolean masks (True = kept) as pure functions of (seed, name, shape, sparsity, pattern).
 
-Decisions: a mask never depends on call order, rank, device or process, so no mask is ever broadcast.
-Scores are uniform; the highest are kept, exactly k of them per matrix (never a Bernoulli draw, whose
-density wanders). A matrix is always read as (outputs, inputs): groups of N:M run along the inputs, the
-axis that a matrix product sums over.
+Decisions: a mask never depends on call order, rank, device or process, so no mask is ever
+broadcast. Scores are uniform; the highest are kept, exactly k of them per matrix (never a
+Bernoulli draw, whose density wanders). A matrix is always read as (outputs, inputs): groups of N:M
+run along the inputs, the axis that a matrix product sums over.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from dataclasses import dataclass
 
@@ -53,8 +54,8 @@ class NM:
             )
         if scores.shape[1] % self.m:
             raise ValueError(
-                f"{self} needs an input size that is a multiple of {self.m}, got {scores.shape[1]}; "
-                "change n_embd or use pattern='unstructured'"
+                f"{self} needs an input size that is a multiple of {self.m}, got "
+                f"{scores.shape[1]}; change n_embd or use pattern='unstructured'"
             )
         return _highest(scores.reshape(-1, self.m), self.n).view(scores.shape)
 
@@ -102,17 +103,18 @@ def parse(pattern: str) -> Pattern:
     if match := re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", pattern):
         return Block(int(match[1]), int(match[2]))
     raise ValueError(
-        f"a pattern is 'unstructured', N:M such as '2:4', or ROWSxCOLS such as '16x16'; got {pattern!r}"
+        f"a pattern is 'unstructured', N:M such as '2:4', or ROWSxCOLS such as '16x16'; got "
+        f"{pattern!r}"
     )
 
 
 def kept(size: int, sparsity: float) -> int:
-    """How many of `size` weights stay at `sparsity`.
+    """How many of `size` weights stay at `sparsity`: the whole part, as in the authors' library.
 
-    >>> kept(64, 0.75)
-    16
+    >>> kept(35, 0.5)
+    17
     """
-    return round(size * (1 - sparsity))
+    return math.floor(size * (1 - sparsity) + 1e-6)  # 10 * (1 - 0.9) is 0.99...
 
 
 def make_mask(

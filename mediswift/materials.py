@@ -1,8 +1,9 @@
-"""What pre-training reads: a corpus made into a tokenizer and packed rows, once, and then found again.
+"""What pre-training reads: a corpus made into a tokenizer and packed rows, once, and then found
+again.
 
-Decisions: the id is a hash of the text itself, not of where it lay; validation documents are held out
-by PMID before anything is learned, the tokenizer included; PubMedQA's abstracts are gone by then, and
-how many went is in the record.
+Decisions: the id is a hash of the text itself, not of where it lay; validation documents are held
+out by PMID before anything is learned, the tokenizer included; PubMedQA's abstracts are gone by
+then, and how many went is in the record.
 """
 
 from __future__ import annotations
@@ -34,9 +35,7 @@ class Materials:
     record: Record
 
 
-def prepare(
-    address: str, *, vocab_size: int, context: int, runs: str | Path = "runs"
-) -> Materials:
+def prepare(address: str, *, vocab_size: int, context: int, runs: str | Path = "runs") -> Materials:
     """Materials of the corpus at `address`, made under `runs` or found there.
 
     Raises what `corpus.load` and `tokens.train_tokenizer` raise.
@@ -49,7 +48,9 @@ def prepare(
     folder = Path(runs) / name
     if not (folder / "record.json").exists():
         counts = _make(documents, vocab_size, context, folder)
-        record = Record(id=name, kind="corpus", params=params, metrics=counts, data_fingerprint=data)
+        record = Record(
+            id=name, kind="corpus", params=params, metrics=counts, data_fingerprint=data
+        )
         records.write(record, folder)
     return _load(folder, context)
 

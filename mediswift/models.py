@@ -1,10 +1,11 @@
 """Named sizes, and the `transformers` causal language model that each stands for.
 
-Decisions: the architecture is `BioGptForCausalLM` (GPT-2's with plain `nn.Linear`: learned positions,
-GELU, pre-LayerNorm, tied head), so that a saved model loads with `AutoModelForCausalLM` and nothing of
-ours. Dropout is 0, embeddings are not scaled and residual projections start smaller, as in the GPTs
-that the paper builds on. `med` and `xl` are inferred from the paper's parameter counts, `large` is one
-of two candidates (the other is 36 x 1280): the paper does not print its shapes.
+Decisions: the architecture is `BioGptForCausalLM` (GPT-2's with plain `nn.Linear`: learned
+positions, GELU, pre-LayerNorm, tied head), so that a saved model loads with `AutoModelForCausalLM`
+and nothing of ours. Dropout is 0, embeddings are not scaled and residual projections start
+smaller, as in the GPTs that the paper builds on. `med` and `xl` are inferred from the paper's
+parameter counts, `large` is one of two candidates (the other is 36 x 1280): the paper does not
+print its shapes.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Sparse pre-training: a configuration in, a trained model and its record out.
 
-Decisions: a run's id is a hash of everything that determines its numbers, so calling `pretrain` again
-finds the finished run, and continues an unfinished one. A profile is a whole configuration under a
-name. `python -m mediswift.pretrain CONFIG.json` is the door for `accelerate launch`: a notebook cannot
-be a rank.
+Decisions: a run's id is a hash of everything that determines its numbers, so calling `pretrain`
+again finds the finished run, and continues an unfinished one. A profile is a whole configuration
+under a name. `python -m mediswift.pretrain CONFIG.json` is the door for `accelerate launch`: a
+notebook cannot be a rank.
 """
 
 from __future__ import annotations
@@ -118,7 +118,8 @@ PROFILES: dict[str, PretrainConfig] = {
         warmup=0.1, precision="bf16", micro_batch=2,
     ),
 }  # fmt: skip
-"""tiny: tests, seconds, synthetic text. demo: CPU minutes. small: one GPU. med, xl: the paper's scale."""
+"""tiny: tests, seconds, synthetic text. demo: CPU minutes. small: one GPU. med, xl: the paper's
+scale."""
 
 
 def profile(name: str, **changes: Any) -> PretrainConfig:

@@ -1,9 +1,10 @@
 """BioGPT's soft prompt: learned vectors between a source and its target.
 
-Decisions: virtual tokens are ids from `vocab_size` upward that stand in the sequence where the prompt
-belongs. Their embeddings come from a small trained table; everything else (padding, positions, logits,
-scoring) sees a sequence of ordinary length, so nothing has to be shifted. They stand *between* source
-and target (BioGPT, section 3) or before both; the model beneath is trained along or frozen.
+Decisions: virtual tokens are ids from `vocab_size` upward that stand in the sequence where the
+prompt belongs. Their embeddings come from a small trained table; everything else (padding,
+positions, logits, scoring) sees a sequence of ordinary length, so nothing has to be shifted. They
+stand *between* source and target (BioGPT, section 3) or before both; the model beneath is trained
+along or frozen.
 """
 
 from __future__ import annotations
@@ -82,7 +83,9 @@ class SoftPrompt(nn.Module):
         learned = self.prompt[(input_ids - self.first).clamp(min=0)]
         return torch.where(virtual.unsqueeze(-1), learned.to(words.dtype), words)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> Any:
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
+    ) -> Any:
         """Return the model's output; `logits` are (B, T, V), aligned with `input_ids`."""
         embeddings = self.embed(input_ids)
         return self.model(inputs_embeds=embeddings, attention_mask=attention_mask, **kwargs)

@@ -1,8 +1,9 @@
 """What a run leaves behind: one small JSON file, and reading many of them back as one table.
 
-Decisions: JSON only, never pickle; units are in the names of metrics; an id is readable first and ends
-in a hash of everything that determines the run's numbers, so that "is this done?" needs no database;
-a file is written under another name and then moved, so that a half-written record cannot exist.
+Decisions: JSON only, never pickle; units are in the names of metrics; an id is readable first and
+ends in a hash of everything that determines the run's numbers, so that "is this done?" needs no
+database; a file is written under another name and then moved, so that a half-written record cannot
+exist.
 """
 
 from __future__ import annotations
@@ -85,7 +86,8 @@ def load(path: str | Path) -> Record:
 
 
 def frame(folder: str | Path, kind: str = "") -> pd.DataFrame:
-    """Table of every record under `folder`: a row a run; columns are params, metrics, id, parent, env.
+    """Table of every record under `folder`: a row a run; columns are params, metrics, id, parent,
+    env.
 
     `kind` keeps only the records of that kind. No record at all gives an empty table.
     """

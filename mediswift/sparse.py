@@ -1,13 +1,13 @@
 """Making a model sparse, keeping it so, and making it dense again.
 
-Decisions: a sparse model keeps its plain modules and plain state dict. `sparsify` sets weights to zero
-and hooks their gradients, so AdamW sees zero weight, zero gradient and zero moments there, and leaves
-exact zeros: through weight decay, clipping, accumulation and `torch.compile`. The masks ride along as
-non-persistent buffers (they follow the model to its device and stay out of checkpoints) and are saved
-beside it. `densify` takes the hooks away: the removed weights start at zero and may move (SPDF).
-Matrices are chosen by the type and place of their module, never by name: linear layers inside the
-stack of blocks, so that embeddings, norms, biases and the head, tied or not, stay dense.
-A masked dense product saves no time; this file makes sparsity true, not fast.
+Decisions: a sparse model keeps its plain modules and plain state dict. `sparsify` sets weights to
+zero and hooks their gradients, so AdamW sees zero weight, zero gradient and zero moments there,
+and leaves exact zeros: through weight decay, clipping, accumulation and `torch.compile`. The masks
+ride along as non-persistent buffers (they follow the model to its device and stay out of
+checkpoints) and are saved beside it. `densify` takes the hooks away: the removed weights start at
+zero and may move (SPDF). Matrices are chosen by the type and place of their module, never by name:
+linear layers inside the stack of blocks, so that embeddings, norms, biases and the head, tied or
+not, stay dense. A masked dense product saves no time; this file makes sparsity true, not fast.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ FILE = "masks.safetensors"
 
 @dataclass(frozen=True)
 class Masks:
-    """The boolean masks of a model, True = kept, by parameter name and in the parameter's layout."""
+    """The boolean masks of a model, True = kept, by parameter name and in the parameter's
+    layout."""
 
     sparsity: float
     pattern: str
@@ -44,7 +45,8 @@ class Masks:
 
     @property
     def digest(self) -> str:
-        """First twelve hex digits of a hash over names, shapes and bits; "" when nothing is masked."""
+        """First twelve hex digits of a hash over names, shapes and bits; "" when nothing is
+        masked."""
         sha = hashlib.sha256()
         for name, mask in sorted(self.masks.items()):
             sha.update(f"{name}{tuple(mask.shape)}".encode())
@@ -55,11 +57,13 @@ class Masks:
         """Raise RuntimeError if a removed weight of `model` is no longer exactly zero."""
         parameters = dict(model.named_parameters())
         for name, mask in self.masks.items():
-            moved = int(parameters[name].detach()[~mask.to(parameters[name].device)].count_nonzero())
+            moved = int(
+                parameters[name].detach()[~mask.to(parameters[name].device)].count_nonzero()
+            )
             if moved:
                 raise RuntimeError(
-                    f"removed weights stay exactly zero; {moved} of {name} moved. A copied model loses "
-                    "its hooks: call sparse.attach(sparse.densify(copy), masks)"
+                    f"removed weights stay exactly zero; {moved} of {name} moved. A copied "
+                    "model loses its hooks: call sparse.attach(sparse.densify(copy), masks)"
                 )
 
     def save(self, folder: str | Path) -> Path:
@@ -99,9 +103,9 @@ def sparsify(
 ) -> Masks:
     """Masks drawn for every linear layer of every block, after applying them to `model` in place.
 
-    Works on any Hugging Face causal LM whose blocks hold `nn.Linear` or `Conv1D`; a fused matrix (GPT-2's
-    query-key-value) counts as one. Sparsity 0 changes nothing. Source: SPDF, section 2: static, random
-    at initialization, the same sparsity in every matrix.
+    Works on any Hugging Face causal LM whose blocks hold `nn.Linear` or `Conv1D`; a fused matrix
+    (GPT-2's query-key-value) counts as one. Sparsity 0 changes nothing. Source: SPDF, section 2:
+    static, random at initialization, the same sparsity in every matrix.
 
     Raises ValueError on a model that is sparse already or has no such layer.
 
@@ -141,7 +145,8 @@ def attach(model: nn.Module, masks: Masks) -> None:
 
 
 def densify(model: nn.Module) -> nn.Module:
-    """Return the model itself, plain again: same outputs, but removed weights may now move from zero."""
+    """Return the model itself, plain again: same outputs, but removed weights may now move from
+    zero."""
     for module in model.modules():
         if hasattr(module, "weight_mask"):
             module.unmask()
@@ -191,9 +196,7 @@ def _draw(module: nn.Module, sparsity: float, pattern: str, seed: int, name: str
     turned = isinstance(module, Conv1D)
     shape = tuple(module.weight.shape)
     try:
-        mask = make_mask(
-            shape[::-1] if turned else shape, sparsity, pattern, seed=seed, name=name
-        )
+        mask = make_mask(shape[::-1] if turned else shape, sparsity, pattern, seed=seed, name=name)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     return mask.T.contiguous() if turned else mask

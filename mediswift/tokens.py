@@ -1,9 +1,10 @@
 """A byte-level BPE tokenizer trained on the corpus, and the packed rows that a model reads.
 
-Decisions: `tokenizers` trains it and `transformers` wraps it, so that it travels with the model. Every
-document is opened by one end-of-text token, which is also how a question will be opened later. Rows lie
-in one flat file of 16- or 32-bit ids, memory-mapped; row i is `context` inputs and the same shifted by
-one, so every token is a target once, and none is lost but the tail that fills no row (counted).
+Decisions: `tokenizers` trains it and `transformers` wraps it, so that it travels with the model.
+Every document is opened by one end-of-text token, which is also how a question will be opened
+later. Rows lie in one flat file of 16- or 32-bit ids, memory-mapped; row i is `context` inputs and
+the same shifted by one, so every token is a target once, and none is lost but the tail that fills
+no row (counted).
 """
 
 from __future__ import annotations
@@ -132,7 +133,8 @@ def pack(
 def load_rows(folder: str | Path, context: int) -> Rows:
     """Rows that `pack` wrote.
 
-    Raises FileNotFoundError without a folder, ValueError when the file is not the one that was written.
+    Raises FileNotFoundError without a folder, ValueError when the file is not the one that was
+    written.
     """
     folder = Path(folder)
     if not (folder / "rows.json").exists():
@@ -142,8 +144,8 @@ def load_rows(folder: str | Path, context: int) -> Rows:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != info["sha256"]:
         raise ValueError(
-            f"{folder / 'tokens.bin'} should have sha256 {info['sha256']}, has {found}: the file was "
-            "damaged or changed; delete the folder and pack again"
+            f"{folder / 'tokens.bin'} should have sha256 {info['sha256']}, has {found}: the file "
+            "was damaged or changed; delete the folder and pack again"
         )
     return Rows(folder, context, info)
 
@@ -188,8 +190,8 @@ def _write(
 
 
 def _literal(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
-    # A document that happens to spell a special token must not end itself: it is read as plain text.
-    # The copy keeps the caller's tokenizer as it was
+    # A document that happens to spell a special token must not end itself: it is read as plain
+    # text. The copy keeps the caller's tokenizer as it was
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     backend.encode_special_tokens = True
     return backend

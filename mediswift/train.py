@@ -1,10 +1,10 @@
 """The one training loop, for pre-training and fine-tuning alike, on Accelerate.
 
-Decisions: every step is a function of (config, step): which examples it sees, in which order, at which
-learning rate. So resuming needs no state of a data loader, and a resumed run equals an uninterrupted
-one bit by bit. The loss of a step is the mean over all its target tokens, however they are cut into
-micro-batches and processes. Ctrl-C and SIGTERM end the run after the current step with a checkpoint.
-Metrics leave as JSON lines, never as text to be parsed.
+Decisions: every step is a function of (config, step): which examples it sees, in which order, at
+which learning rate. So resuming needs no state of a data loader, and a resumed run equals an
+uninterrupted one bit by bit. The loss of a step is the mean over all its target tokens, however
+they are cut into micro-batches and processes. Ctrl-C and SIGTERM end the run after the current
+step with a checkpoint. Metrics leave as JSON lines, never as text to be parsed.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from mediswift import checkpoints
 from mediswift.batches import IGNORED, Batch, Examples, in_order
 from mediswift.checkpoints import Progress
 from mediswift.sparse import masks_of
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -85,9 +86,10 @@ def fit(
 ) -> list[dict[str, Any]]:
     """History of the run: one row of metrics every `log_every` steps, also in `metrics.jsonl`.
 
-    Trains `model` in place. Continues from the checkpoint in `folder` when there is one, and leaves
-    one at the end. Losses are in nats a token. Raises KeyboardInterrupt after a checkpoint when asked
-    to stop, RuntimeError when a removed weight moved, FloatingPointError when the loss is not finite.
+    Trains `model` in place. Continues from the checkpoint in `folder` when there is one, and
+    leaves one at the end. Losses are in nats a token. Raises KeyboardInterrupt after a checkpoint
+    when asked to stop, RuntimeError when a removed weight moved, FloatingPointError when the loss
+    is not finite.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -199,7 +201,9 @@ def _step(
 ) -> dict[str, Any]:
     torch.manual_seed(config.seed * 1_000_003 + step)  # dropout, the same after a resume
     model.train()
-    mine = indices_of(step, len(examples), config)[accelerator.process_index :: accelerator.num_processes]
+    mine = indices_of(step, len(examples), config)[
+        accelerator.process_index :: accelerator.num_processes
+    ]
     cuts = range(0, len(mine), config.micro_batch)
     batches = [examples.batch(mine[cut : cut + config.micro_batch]) for cut in cuts]
     targets = sum(batch.count for batch in batches)

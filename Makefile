@@ -1,0 +1,47 @@
+# Everything is made from a fresh clone by one of these; `make help` lists them.
+PYTHON ?= python3
+VENV ?= .venv
+STUDY ?= $(if $(MEDISWIFT_DATA),studies/real.yaml,studies/demo.yaml)
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help env book study test slow lint lab clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 8
+
+env: $(READY) ## make the environment (TORCH_INDEX=ADDRESS for another build of torch)
+
+$(READY): requirements.txt pyproject.toml
+	@echo "environment: installing into $(VENV), a few minutes ..."
+	@began=$$(date +%s) && set -e && \
+	$(PYTHON) -m venv $(VENV) && \
+	$(BIN)/python -m pip install --quiet --upgrade pip && \
+	if [ -n "$(TORCH_INDEX)" ]; then \
+	  $(BIN)/python -m pip install --quiet --index-url "$(TORCH_INDEX)" torch==2.13.0; fi && \
+	$(BIN)/python -m pip install --quiet -r requirements.txt && \
+	$(BIN)/python -m pip install --quiet --no-deps -e . && \
+	touch $(READY) && \
+	echo "environment: $(VENV), ready after $$(( $$(date +%s) - began )) s"
+
+book: $(READY) ## execute the notebooks and render the book (MEDISWIFT_DATA=FOLDER for real data)
+	$(BIN)/python -m mediswift book $(STUDY)
+
+study: $(READY) ## execute a study: make study STUDY=studies/NAME.yaml
+	$(BIN)/python -m mediswift study $(STUDY)
+
+test: $(READY) ## all tests but the slow ones, under ten minutes on two cores
+	$(BIN)/python -m pytest
+
+slow: $(READY) ## the slow tests
+	$(BIN)/python -m pytest -m slow
+
+lint: $(READY) ## style, imports, docstrings
+	$(BIN)/ruff check . && $(BIN)/ruff format --check mediswift tests
+
+lab: $(READY) ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab notebooks
+
+clean: ## remove the rendered book; runs and environment stay
+	rm -rf book/_build book/notebooks

@@ -1,0 +1,145 @@
+"""The command line: `python -m mediswift VERB`; each verb is a thin door to one function."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from mediswift import flops
+from mediswift.models import SIZES, shape
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit code of the command: 0 done, 1 something failed, 2 wrong words, 130 interrupted."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except (ValueError, FileNotFoundError, RuntimeError) as error:
+        print(f"mediswift: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as stop:
+        print(f"mediswift: {stop or 'interrupted'}", file=sys.stderr)
+        return 130
+
+
+def _flops(arguments: argparse.Namespace) -> int:
+    chosen = shape(arguments.size)
+    dense = flops.forward(chosen)
+    sparse = flops.forward(chosen, arguments.sparsity)
+    if arguments.json:
+        content = {
+            "dense": dense.total * (1 + flops.BACKWARD),
+            "sparse": sparse.total * (1 + flops.BACKWARD),
+            "reduction": dense.total / sparse.total,
+            "terms": {
+                "linear": sparse.linear * (1 + flops.BACKWARD),
+                "attention": sparse.attention * (1 + flops.BACKWARD),
+                "head": sparse.head * (1 + flops.BACKWARD),
+            },
+        }
+        print(json.dumps(content))
+        return 0
+    print(f"{arguments.size}: {flops.parameters(chosen):,} non-embedding parameters")
+    print(f"theoretical training FLOPs of one row of {chosen.context} tokens")
+    for name, terms in (("dense", dense), (f"sparsity {arguments.sparsity:g}", sparse)):
+        print(f"\n{name}\n{terms * (1 + flops.BACKWARD)}")
+    print(f"\nreduction {dense.total / sparse.total:.2f}x (theory: seconds are another matter)")
+    return 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from transformers import AutoTokenizer
+
+    from mediswift import prompts, pubmedqa
+
+    questions = pubmedqa.load(arguments.data)
+    if arguments.split != "all":
+        questions = pubmedqa.split(questions, arguments.split, arguments.fold)
+    if arguments.limit:
+        questions = pubmedqa.limit(questions, arguments.limit, seed=0)
+    model = prompts.load(arguments.model)
+    tokenizer = AutoTokenizer.from_pretrained(arguments.model, local_files_only=True)
+    report = pubmedqa.evaluate(model, tokenizer, questions, arguments.setting)
+    print(json.dumps(report.metrics()) if arguments.json else report)
+    return 0
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from mediswift import runner
+
+    output = arguments.output or runner.ROOT / "runs" / "notebooks" / arguments.notebook.name
+    seconds = runner.run(arguments.notebook, dict(arguments.parameter), output)
+    print(f"{output} ({seconds:.0f} s)")
+    return 0
+
+
+def _study(arguments: argparse.Namespace) -> int:
+    from mediswift import runner
+
+    todo = runner.run_study(arguments.study, arguments.cores)
+    if not todo:
+        return _summary(runner, arguments.study)
+    for job in todo:
+        failed = job.output.with_suffix(".failed.ipynb")
+        why = f"failed: see {failed}" if failed.exists() else "not reached"
+        print(f"{job.name}: {why}", file=sys.stderr)
+    return 1
+
+
+def _book(arguments: argparse.Namespace) -> int:
+    from mediswift import runner
+
+    if status := _study(arguments):
+        return status
+    copied = runner.collect(arguments.study)
+    page = runner.build_book()
+    print(f"{len(copied)} pages changed; the book is {page}")
+    return 0
+
+
+def _summary(runner: object, study: Path) -> int:
+    for job in runner.jobs(study):
+        print(f"{runner.seconds_of(job.output):6.0f} s  {job.output.relative_to(runner.ROOT)}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mediswift", description=__doc__.splitlines()[0])
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    verb = _verb(verbs, "flops", _flops, "theoretical FLOPs of a size at a sparsity")
+    verb.add_argument("--size", choices=SIZES, required=True)
+    verb.add_argument("--sparsity", type=float, default=0.75)
+    verb.add_argument("--json", action="store_true")
+    verb = _verb(verbs, "evaluate", _evaluate, "score a Hugging Face causal LM on PubMedQA")
+    verb.add_argument("--model", type=Path, required=True, help="folder of model and tokenizer")
+    verb.add_argument("--data", required=True, help="path of ori_pqal.json, sample:, demo: or hf:")
+    verb.add_argument("--split", choices=("train", "dev", "test", "all"), default="test")
+    verb.add_argument("--fold", type=int, default=0)
+    verb.add_argument("--setting", default="reasoning_required")
+    verb.add_argument("--limit", type=int, default=0, help="stratified draw of so many questions")
+    verb.add_argument("--json", action="store_true")
+    verb = _verb(verbs, "run", _run, "execute one notebook, strictly")
+    verb.add_argument("notebook", type=Path)
+    verb.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("N", "V"))
+    verb.add_argument("--output", type=Path)
+    for name, function, text in (
+        ("study", _study, "execute a study's grid of notebooks; what is done is skipped"),
+        ("book", _book, "execute a study and render the book from it"),
+    ):
+        verb = _verb(verbs, name, function, text)
+        verb.add_argument("study", type=Path)
+        verb.add_argument("--cores", type=int, default=1, help="notebooks at a time")
+    return parser
+
+
+def _verb(verbs: object, name: str, run: Callable, text: str) -> argparse.ArgumentParser:
+    verb = verbs.add_parser(name, help=text, description=text)
+    verb.set_defaults(run=run)
+    return verb
+
+
+if __name__ == "__main__":
+    sys.exit(main())

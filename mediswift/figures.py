@@ -1,0 +1,189 @@
+"""Figures: a table in, a matplotlib figure out; no file is read or written and nothing is computed.
+
+Decisions: one theme for all; seaborn's color-blind palette; dense is gray, sparse is colored, so
+that a reader learns the code once; every axis carries its unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib import pyplot as plt
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+
+DENSE = "#4d4d4d"
+BLUE, ORANGE, GREEN = sns.color_palette("colorblind", 3)
+REMOVED_KEPT = ListedColormap(["#f3f1ec", "#1f4e79"])
+
+
+def theme() -> None:
+    """Set the look of all figures that follow."""
+    sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
+    plt.rcParams.update(
+        {
+            "figure.dpi": 110,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.titleweight": "normal",
+            "grid.color": "#e6e4df",
+            "svg.hashsalt": "mediswift",
+        }
+    )
+
+
+def lengths(tokens: Sequence[int], context: int) -> Figure:
+    """Histogram of document lengths in tokens, with the model's context marked."""
+    figure, axes = _axes((7, 3))
+    sns.histplot(x=list(tokens), bins=40, ax=axes, color=BLUE, edgecolor="white")
+    axes.axvline(context, color=ORANGE, lw=2)
+    axes.annotate(
+        f" context: {context}", (context, axes.get_ylim()[1] * 0.92), color=ORANGE, va="top"
+    )
+    axes.set(xlabel="length of a document (tokens)", ylabel="documents")
+    return figure
+
+
+def packed(rows: np.ndarray, end_of_text: int) -> Figure:
+    """Packed rows (R, T) as strips: each document in one shade, so that the joints can be seen."""
+    shades = np.cumsum(rows == end_of_text, axis=None).reshape(rows.shape) % 6
+    figure, axes = _axes((7, 0.32 * len(rows) + 1))
+    colors = ListedColormap(sns.color_palette("crest", 6))
+    axes.imshow(shades, aspect="auto", cmap=colors, interpolation="nearest")
+    axes.set(xlabel="position in the row (tokens)", ylabel="row", yticks=range(len(rows)))
+    axes.grid(False)
+    return figure
+
+
+def masks(patterns: Mapping[str, np.ndarray]) -> Figure:
+    """Masks side by side, a small square a weight: filled = kept, empty = removed."""
+    figure, panels = plt.subplots(
+        1, len(patterns), figsize=(2.6 * len(patterns), 3), layout="constrained", squeeze=False
+    )
+    for axes, (title, mask) in zip(panels[0], patterns.items(), strict=True):
+        axes.pcolormesh(
+            np.asarray(mask, dtype=int)[::-1], cmap=REMOVED_KEPT, vmin=0, vmax=1,
+            edgecolors="white", linewidth=1.2 if len(mask) <= 16 else 0,
+        )  # fmt: skip
+        axes.set(title=title, xlabel="inputs", xticks=[], yticks=[], aspect="equal")
+    panels[0][0].set_ylabel("outputs")
+    return figure
+
+
+def flops_by_term(table: pd.DataFrame) -> Figure:
+    """Stacked bars of theoretical FLOPs: rows are models, columns the terms, values shares of
+    dense."""
+    figure, axes = _axes((7, 0.45 * len(table) + 1.2))
+    colors = [BLUE, ORANGE, GREEN]
+    table.iloc[::-1].plot.barh(stacked=True, ax=axes, color=colors, width=0.7, edgecolor="white")
+    axes.set(xlabel="theoretical training FLOPs (dense of the same size = 1)", ylabel="")
+    axes.legend(title="", ncols=3, loc="lower left", bbox_to_anchor=(0, 1), frameon=False)
+    return figure
+
+
+def loss_curves(histories: Mapping[str, pd.DataFrame], value: str = "loss") -> Figure:
+    """Loss against tokens, a line a run; dots are validations on held-out documents."""
+    figure, axes = _axes((7, 3.6))
+    for (name, history), color in zip(histories.items(), _colors(histories), strict=True):
+        axes.plot(history["tokens"], history[value], color=color, alpha=0.35, lw=1)
+        if "validation_loss" in history:
+            checked = history.dropna(subset="validation_loss")
+            axes.plot(checked["tokens"], checked["validation_loss"], "o-", color=color, label=name)
+        else:
+            smooth = history[value].rolling(5, min_periods=1).mean()
+            axes.plot(history["tokens"], smooth, color=color, label=name)
+    axes.set(xlabel="tokens trained on", ylabel="loss (nats per token)")
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1e3:,.0f}k")
+    axes.legend(frameon=False)
+    return figure
+
+
+def revival(before: np.ndarray, after: np.ndarray) -> Figure:
+    """Removed weights before and after dense fine-tuning: from one spike at zero to a spread."""
+    figure, axes = _axes((7, 3))
+    width = float(np.abs(after).max()) or 1.0
+    bins = np.linspace(-width, width, 80)
+    axes.hist(after, bins=bins, color=BLUE, label="after fine-tuning")
+    axes.axvline(float(before.max()), color=ORANGE, lw=2, label="before: all exactly zero")
+    axes.set(xlabel="value of a removed weight", ylabel="weights", yscale="log")
+    axes.legend(frameon=False)
+    return figure
+
+
+def movement(table: pd.DataFrame) -> Figure:
+    """Cosine distance of each matrix to itself before fine-tuning, by kind and layer."""
+    figure, axes = _axes((7, 3.2))
+    sns.stripplot(
+        table, x="kind", y="cosine_distance", hue="layer", palette="crest", ax=axes, size=7
+    )
+    axes.set(xlabel="", ylabel="cosine distance moved", ylim=(0, None))
+    axes.legend(title="layer", frameon=False, bbox_to_anchor=(1, 1), loc="upper left")
+    return figure
+
+
+def answer_scores(predictions: Mapping[str, Mapping[str, float]], label: str) -> Figure:
+    """Probabilities of the three answers to one question, a group of bars a model."""
+    figure, axes = _axes((7, 3))
+    scores = pd.DataFrame({name: np.exp(pd.Series(p)) for name, p in predictions.items()})
+    shares = (scores / scores.sum()).rename_axis("answer").reset_index().melt("answer")
+    sns.barplot(
+        shares, x="answer", y="value", hue="variable", ax=axes, palette=_colors(predictions)
+    )
+    axes.set(xlabel=f"answer (true: {label})", ylabel="probability among the three", ylim=(0, 1))
+    axes.legend(title="", frameon=False)
+    return figure
+
+
+def confusion(counts: np.ndarray, answers: Sequence[str]) -> Figure:
+    """Counts of true against given answers as a small heat map with the numbers in it."""
+    figure, axes = _axes((3.8, 3.2))
+    sns.heatmap(
+        counts, annot=True, fmt="d", cmap="crest", cbar=False, square=True, ax=axes,
+        xticklabels=answers, yticklabels=answers,
+    )  # fmt: skip
+    axes.set(xlabel="given answer", ylabel="true answer")
+    return figure
+
+
+def accuracies(table: pd.DataFrame, lines: Mapping[str, float]) -> Figure:
+    """Accuracies with 95 % intervals (columns name, accuracy, low, high) and reference lines."""
+    figure, axes = _axes((7, 0.5 * len(table) + 1.3))
+    places = np.arange(len(table))[::-1]
+    errors = [table["accuracy"] - table["low"], table["high"] - table["accuracy"]]
+    axes.errorbar(
+        100 * table["accuracy"], places, xerr=100 * np.array(errors),
+        fmt="o", color=BLUE, capsize=4, lw=2,
+    )  # fmt: skip
+    for (name, value), color in zip(lines.items(), (DENSE, ORANGE, GREEN), strict=False):
+        axes.axvline(value, color=color, ls="--", lw=1.5)
+        axes.annotate(
+            f"{name} {value:.1f}", (value, len(table) - 0.35), color=color, ha="center", fontsize=9
+        )
+    axes.set(xlabel="accuracy on the test questions (%)", yticks=places, yticklabels=table["name"])
+    axes.set_ylim(-0.6, len(table) - 0.4)
+    return figure
+
+
+def loss_against_flops(runs: pd.DataFrame) -> Figure:
+    """Bits per byte against theoretical FLOPs, a dot a run, colored by sparsity."""
+    figure, axes = _axes((7, 3.6))
+    sns.scatterplot(
+        runs, x="theoretical_flops", y="bits_per_byte", hue="sparsity", style="size", s=90, ax=axes
+    )
+    axes.set(
+        xlabel="theoretical training FLOPs", ylabel="held-out loss (bits per byte)", xscale="log"
+    )
+    axes.legend(frameon=False)
+    return figure
+
+
+def _axes(size: tuple[float, float]) -> tuple[Figure, plt.Axes]:
+    return plt.subplots(figsize=size, layout="constrained")
+
+
+def _colors(names: Mapping[str, object]) -> list:
+    others = iter(sns.color_palette("colorblind", len(names)))
+    return [DENSE if "dense" in name and "sparse" not in name else next(others) for name in names]

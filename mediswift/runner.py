@@ -1,0 +1,240 @@
+"""Executing notebooks strictly: one, or a study's grid of them, and rendering the book from the
+results.
+
+Decisions: a parameter that a notebook does not declare is an error that names the nearest one
+(papermill only warns, runs the default and exits 0). A notebook that failed leaves its output
+under another name, so that "there" means "done". A study is data; Snakemake decides what has to
+run again, goes on after a failure and can hand the same jobs to a cluster.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+import yaml
+
+ROOT = Path(__file__).parent.parent
+QUIET = {
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TQDM_DISABLE": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+"""Executed pages are static: a progress bar would be a dead widget there. The loop prints plain
+lines."""
+STUDY_KEYS = {"title", "notebooks", "parameters", "grid"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One notebook of a study with its parameters."""
+
+    name: str
+    notebook: Path
+    parameters: dict[str, Any]
+    output: Path
+    after: tuple[Path, ...]
+    """Outputs of the study's earlier notebooks at the same point: they made the runs it reads."""
+
+
+def run(notebook: Path, parameters: dict[str, Any], output: Path) -> float:
+    """Seconds that executing `notebook` took; its executed copy is at `output`.
+
+    Parameters may be strings; they become the declared types. Raises FileNotFoundError, ValueError
+    for a parameter that is not declared or of another type, RuntimeError when a cell fails; the
+    failed copy lies beside `output`.
+    """
+    values = strict(notebook, parameters)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    failed = output.with_suffix(".failed.ipynb")
+    began = time.perf_counter()
+    os.environ.update(QUIET)
+    try:
+        papermill.execute_notebook(
+            str(notebook), str(failed), values, cwd=str(notebook.parent), progress_bar=False,
+            kernel_name="python3",
+        )  # fmt: skip
+    except papermill.PapermillExecutionError as error:
+        raise RuntimeError(
+            f"{notebook.name}, cell {error.cell_index}: {error.ename}: {error.evalue}\n"
+            f"the notebook up to there is {failed}"
+        ) from None
+    os.replace(failed, output)
+    return time.perf_counter() - began
+
+
+def strict(notebook: Path, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Parameters in their declared types; see `run` for what is refused.
+
+    >>> strict(ROOT / "notebooks" / "03_pretrain.ipynb", {"seed": "1"})
+    {'seed': 1}
+    """
+    types = declared(notebook)
+    for name in parameters:
+        if name not in types:
+            near = get_close_matches(name, types, n=1, cutoff=0)
+            raise ValueError(
+                f"{notebook.name} declares {', '.join(types)}; got {name!r}"
+                + (f"; did you mean {near[0]!r}?" if near else "")
+            )
+    return {name: _typed(name, value, types[name]) for name, value in parameters.items()}
+
+
+def declared(notebook: Path) -> dict[str, str]:
+    """Names and type names of a notebook's parameters, in their order."""
+    if not notebook.is_file():
+        there = sorted(path.name for path in notebook.parent.glob("*.ipynb"))
+        raise FileNotFoundError(f"no notebook {notebook}; there are {there or 'none'}")
+    found = papermill.inspect_notebook(str(notebook))
+    return {name: entry["inferred_type_name"] for name, entry in found.items()}
+
+
+def jobs(study: Path) -> list[Job]:
+    """Jobs of a study, in order: every notebook with every combination of the grid that it
+    declares.
+
+    `$NAME` in a value is replaced from the environment. Raises ValueError for an unknown key, a
+    parameter that no notebook of the study declares, or a variable that is not set.
+    """
+    content = _read_study(study)
+    given, grid = content.get("parameters", {}), content.get("grid", {})
+    notebooks = [ROOT / "notebooks" / f"{name}.ipynb" for name in content["notebooks"]]
+    types = {notebook: declared(notebook) for notebook in notebooks}
+    known = {name for names in types.values() for name in names}
+    if unknown := sorted((given.keys() | grid.keys()) - known):
+        raise ValueError(f"{study.name}: no notebook declares {unknown}; declared: {sorted(known)}")
+    folder = ROOT / "runs" / "notebooks" / study.stem
+    found: list[tuple[dict[str, Any], Job]] = []
+    for notebook in notebooks:
+        before = [pair for pair in found if pair[1].notebook != notebook]
+        for point in _points({k: v for k, v in grid.items() if k in types[notebook]}):
+            chosen = {k: v for k, v in given.items() if k in types[notebook]} | point
+            after = tuple(job.output for other, job in before if _agree(other, point))
+            name = _label(notebook, point)
+            values = strict(notebook, chosen)
+            found.append((point, Job(name, notebook, values, folder / f"{name}.ipynb", after)))
+    return [job for _, job in found]
+
+
+def run_study(study: Path, cores: int = 1) -> list[Job]:
+    """Jobs of a study that failed or were not reached, after running what is not done yet.
+
+    Progress is Snakemake's; the executed notebooks lie in `runs/notebooks/<study>`.
+    """
+    todo = jobs(study)  # a broken study is an error before anything starts
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
+    options = ["--directory", str(ROOT), "--cores", str(cores), "--keep-going", "--quiet", "all"]
+    config = ["--config", f"study={study.resolve()}"]
+    done = subprocess.run([*command, *options, *config], check=False)
+    return [] if done.returncode == 0 else [job for job in todo if _is_open(job)]
+
+
+def collect(study: Path) -> list[Path]:
+    """Pages that were copied into `book/notebooks`: the first executed notebook of each chapter.
+
+    Copies only what changed, so that the book rebuilds only those pages.
+    """
+    pages = {}
+    for job in jobs(study):
+        pages.setdefault(job.notebook.stem, job.output)
+    folder = ROOT / "book" / "notebooks"
+    folder.mkdir(exist_ok=True)
+    copied = []
+    for stem, output in pages.items():
+        page = folder / f"{stem}.ipynb"
+        if not page.exists() or page.read_bytes() != output.read_bytes():
+            copied.append(Path(shutil.copyfile(output, page)))
+    return copied
+
+
+def build_book() -> Path:
+    """Path of the front page of the book, rendered with every warning an error.
+
+    Raises RuntimeError when Jupyter Book fails.
+    """
+    command = [sys.executable, "-m", "jupyter_book.cli.main", "build", str(ROOT / "book")]
+    done = subprocess.run(
+        [*command, "-n", "-W", "--keep-going", "--quiet"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(
+            f"Jupyter Book did not build:\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
+        )
+    return ROOT / "book" / "_build" / "html" / "index.html"
+
+
+def seconds_of(output: Path) -> float:
+    """Seconds that an executed notebook took, as papermill wrote them into it."""
+    return nbformat.read(output, as_version=4).metadata.papermill.duration
+
+
+def _typed(name: str, value: Any, kind: str) -> Any:
+    readers = {"int": int, "float": float, "str": str, "bool": _boolean}
+    try:
+        typed = readers.get(kind, str)(value)
+    except ValueError:
+        raise ValueError(f"parameter {name} is a {kind}, got {value!r}") from None
+    if kind == "int" and float(value) != typed:
+        raise ValueError(f"parameter {name} is a whole number, got {value!r}")
+    return typed
+
+
+def _boolean(value: Any) -> bool:
+    words = {"true": True, "false": False, "1": True, "0": False}
+    if str(value).lower() not in words:
+        raise ValueError(value)
+    return words[str(value).lower()]
+
+
+def _read_study(study: Path) -> dict[str, Any]:
+    if not study.is_file():
+        there = sorted(path.name for path in (ROOT / "studies").glob("*.yaml"))
+        raise FileNotFoundError(f"no study {study}; there are {there}")
+    content = yaml.safe_load(study.read_text(encoding="utf-8"))
+    if not isinstance(content, dict) or not {"notebooks"} <= content.keys() <= STUDY_KEYS:
+        raise ValueError(f"a study has the keys {sorted(STUDY_KEYS)}; {study} has {content!r:.200}")
+    content["parameters"] = {k: _expanded(v) for k, v in content.get("parameters", {}).items()}
+    return content
+
+
+def _expanded(value: Any) -> Any:
+    if not isinstance(value, str) or "$" not in value:
+        return value
+    expanded = os.path.expandvars(value)
+    if "$" in expanded:
+        raise ValueError(f"{value!r} needs a variable that is not set: export it first")
+    kind, colon, place = expanded.rpartition(":")
+    return f"{kind}{colon}{Path(place).expanduser().resolve()}"
+
+
+def _points(grid: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:
+    yield from (dict(zip(grid, values, strict=True)) for values in product(*grid.values()))
+
+
+def _agree(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return all(one[name] == other[name] for name in one.keys() & other.keys())
+
+
+def _label(notebook: Path, point: dict[str, Any]) -> str:
+    text = "-".join([notebook.stem, *(f"{name}{value}" for name, value in point.items())])
+    return re.sub(r"[^\w.-]", "_", text)
+
+
+def _is_open(job: Job) -> bool:
+    return not job.output.exists() or job.output.with_suffix(".failed.ipynb").exists()
