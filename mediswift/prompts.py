@@ -84,11 +84,16 @@ class SoftPrompt(nn.Module):
         return torch.where(virtual.unsqueeze(-1), learned.to(words.dtype), words)
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, logits_to_keep: int = 0
     ) -> Any:
-        """Return the model's output; `logits` are (B, T, V), aligned with `input_ids`."""
-        embeddings = self.embed(input_ids)
-        return self.model(inputs_embeds=embeddings, attention_mask=attention_mask, **kwargs)
+        """Return the model's output; `logits` are (B, T, V), aligned with `input_ids`.
+
+        `logits_to_keep` leaves out all but the last so many positions; 0 keeps all.
+        """
+        options = {"logits_to_keep": logits_to_keep} if logits_to_keep else {}
+        return self.model(
+            inputs_embeds=self.embed(input_ids), attention_mask=attention_mask, **options
+        )
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Save the model, plain, and the prompt beside it."""
