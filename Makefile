@@ -17,11 +17,11 @@ $(READY): requirements.txt pyproject.toml
 	@echo "environment: installing into $(VENV), a few minutes ..."
 	@began=$$(date +%s) && set -e && \
 	$(PYTHON) -m venv $(VENV) && \
-	$(BIN)/python -m pip install --quiet --upgrade pip && \
+	$(BIN)/python -m pip install -qq --upgrade pip && \
 	if [ -n "$(TORCH_INDEX)" ]; then \
-	  $(BIN)/python -m pip install --quiet --index-url "$(TORCH_INDEX)" torch==2.13.0; fi && \
-	$(BIN)/python -m pip install --quiet -r requirements.txt && \
-	$(BIN)/python -m pip install --quiet --no-deps -e . && \
+	  $(BIN)/python -m pip install -qq --index-url "$(TORCH_INDEX)" torch==2.13.0; fi && \
+	$(BIN)/python -m pip install -qq -r requirements.txt && \
+	$(BIN)/python -m pip install -qq --no-deps -e . && \
 	touch $(READY) && \
 	echo "environment: $(VENV), ready after $$(( $$(date +%s) - began )) s"
 

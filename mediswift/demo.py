@@ -210,8 +210,11 @@ def _append(url: str, part: Path, pin: dict) -> None:
 
 def _find_url(pin: dict) -> str:
     """Where pip would get the wheel. Of wheels only: pip runs the code of a source package."""
-    report = _pip(pin, "install", "--dry-run", "--ignore-installed", "--report", "-")
-    return json.loads(report)["install"][0]["download_info"]["url"]
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"  # not "-": a notebook's pip colors what it prints
+        _pip(pin, "install", "--dry-run", "--ignore-installed", "--report", str(report))
+        found = json.loads(report.read_text(encoding="utf-8"))
+    return found["install"][0]["download_info"]["url"]
 
 
 def _pip_download(pin: dict, part: Path) -> None:
@@ -220,8 +223,8 @@ def _pip_download(pin: dict, part: Path) -> None:
         os.replace(next(Path(folder).iterdir()), part)
 
 
-def _pip(pin: dict, *arguments: str) -> str:
-    """What pip printed. Raises ConnectionError with pip's last word if it failed."""
+def _pip(pin: dict, *arguments: str) -> None:
+    """Run pip. Raises ConnectionError with its last word if it failed."""
     options = [
         "--quiet",
         "--no-deps",
@@ -239,7 +242,6 @@ def _pip(pin: dict, *arguments: str) -> str:
             f"Make `pip download --no-deps {wheel}` work, or put {pin['filename']} into "
             f"{cache_dir()} by hand."
         )
-    return done.stdout
 
 
 def _verify(file: Path, final: Path, pin: dict) -> None:

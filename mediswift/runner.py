@@ -26,12 +26,17 @@ import nbformat
 import papermill
 import yaml
 
+from mediswift import demo
+
 ROOT = Path(__file__).parent.parent
 QUIET = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TQDM_DISABLE": "1",
     "TRANSFORMERS_VERBOSITY": "error",
+    # two threads that wait by spinning starve each other on a busy machine
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "GOMP_SPINCOUNT": "0",
 }
 """Executed pages are static: a progress bar would be a dead widget there. The loop prints plain
 lines."""
@@ -135,6 +140,9 @@ def run_study(study: Path, cores: int = 1) -> list[Job]:
     Progress is Snakemake's; the executed notebooks lie in `runs/notebooks/<study>`.
     """
     todo = jobs(study)  # a broken study is an error before anything starts
+    if any("demo:" in job.parameters.values() for job in todo):
+        for name in demo.load_pins():
+            demo.fetch(name)  # here, where a progress bar can be seen
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
     options = ["--directory", str(ROOT), "--cores", str(cores), "--keep-going", "--quiet", "all"]
     config = ["--config", f"study={study.resolve()}"]
