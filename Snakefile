@@ -5,7 +5,7 @@ from pathlib import Path
 from mediswift import runner
 
 STUDY = Path(config["study"])
-JOBS = {job.name: job for job in runner.jobs(STUDY)}
+JOBS = {job.name: job for job in runner.jobs(STUDY, Path(config["root"]))}
 LIBRARY = sorted(Path(runner.ROOT, "mediswift").glob("*.py"))
 FOLDER = Path("runs", "notebooks", STUDY.stem)
 

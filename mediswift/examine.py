@@ -17,6 +17,8 @@ from mediswift.records import Record
 from mediswift.runs import load_model, load_run, load_tokenizer
 
 PREDICTIONS = "predictions.jsonl"
+RECIPE = 1
+"""Raised whenever the same configuration would give other answers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,19 +36,17 @@ class ExamConfig:
 def examine(config: ExamConfig, runs: str | Path = "runs") -> Record:
     """Record of the test questions' answers: given now, or found under `runs`."""
     parent = load_run(config.parent, runs)
-    limit = parent.params["max_length"]
+    limit = parent.params.get("max_length", 0)  # a pre-trained run has none of its own
     test = pubmedqa.split(pubmedqa.load(config.questions), "test")
     data = corpus.fingerprint(test)[:12]
     chosen = {k: v for k, v in asdict(config).items() if k != "questions"}
     label = config.parent.removeprefix("finetune-")
-    name = records.run_id("exam", label, chosen | {"data": data})
+    name = records.run_id("exam", label, chosen | {"data": data, "recipe": RECIPE})
     folder = Path(runs) / name
     if (folder / "record.json").exists():
         return records.load(folder / "record.json")
     model, tokenizer = load_model(config.parent, runs), load_tokenizer(config.parent, runs)
-    report = pubmedqa.evaluate(
-        model, tokenizer, test, config.setting, max_length=limit or None
-    )
+    report = pubmedqa.evaluate(model, tokenizer, test, config.setting, max_length=limit or None)
     write_predictions(report, folder)
     record = Record(
         id=name,

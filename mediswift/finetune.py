@@ -89,9 +89,16 @@ def profile(name: str, **chosen: Any) -> FinetuneConfig:
 def finetune(config: FinetuneConfig, runs: str | Path = "runs") -> Record:
     """Record of the run of `config`: trained now, continued, or found finished under `runs`.
 
-    The model lies in `runs/<id>/model`, with its tokenizer and soft prompt.
+    The model lies in `runs/<id>/model`, with its tokenizer and soft prompt. Raises
+    FileNotFoundError for a parent that is no finished run, ValueError for one that is not
+    pre-trained.
     """
     parent = load_run(config.parent, runs)
+    if parent.kind != "pretrain":
+        raise ValueError(
+            f"fine-tuning starts from a pre-training run, {parent.id} is of kind {parent.kind!r}; "
+            f"its own parent is {parent.parent!r}"
+        )
     questions = pubmedqa.load(config.questions)
     name = _run_id(config, parent, corpus.fingerprint(questions)[:12])
     folder = Path(runs) / name

@@ -2,8 +2,8 @@
 
 Decisions: a run's id is a hash of everything that determines its numbers, so calling `pretrain`
 again finds the finished run, and continues an unfinished one. A profile is a whole configuration
-under a name. `python -m mediswift.pretrain CONFIG.json` is the door for `accelerate launch`: a
-notebook cannot be a rank.
+under a name. `torchrun --nproc-per-node N -m mediswift.pretrain CONFIG.json` trains in N
+processes: a notebook cannot be a rank.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from transformers import PreTrainedModel
 
 from mediswift import flops, materials, models, records, sparse, train
@@ -155,14 +154,14 @@ def pretrain(config: PretrainConfig, runs: str | Path = "runs") -> Record:
 
     The model lies in `runs/<id>/model`, plain, with its tokenizer; masks and metrics beside it.
     """
-    process = PartialState()
+    process = train.make_accelerator(config.loop)
     with process.main_process_first():
         ingredients = load_materials(config, runs)
     name = _run_id(config, ingredients)
     folder = Path(runs) / name
     if (folder / "record.json").exists():
         return records.load(folder / "record.json")
-    print(f"{name}: {config.steps:,} steps on {ingredients.train}")
+    process.print(f"{name}: {config.steps:,} steps on {ingredients.train}")
     model = make_model(config)
     history = train.fit(
         model,
@@ -244,12 +243,19 @@ def peak_memory() -> int:
 
 
 def main(argv: list[str]) -> int:
-    """Run the configuration in a JSON file: `python -m mediswift.pretrain CONFIG.json [RUNS]`."""
+    """Exit code of the run in a JSON file: `python -m mediswift.pretrain CONFIG.json [RUNS]`."""
     if not 1 <= len(argv) <= 2:
         print("usage: python -m mediswift.pretrain CONFIG.json [RUNS]", file=sys.stderr)
         return 2
     config = PretrainConfig(**json.loads(Path(argv[0]).read_text(encoding="utf-8")))
-    print(pretrain(config, *argv[1:]))
+    process = train.make_accelerator(config.loop)
+    try:
+        process.print(pretrain(config, *argv[1:]))
+    except KeyboardInterrupt as stop:
+        process.print(stop)
+        return 130
+    finally:
+        process.end_training()
     return 0
 
 

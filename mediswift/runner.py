@@ -9,6 +9,7 @@ run again, goes on after a failure and can hand the same jobs to a cluster.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -107,21 +108,22 @@ def declared(notebook: Path) -> dict[str, str]:
     return {name: entry["inferred_type_name"] for name, entry in found.items()}
 
 
-def jobs(study: Path) -> list[Job]:
+def jobs(study: Path, root: Path = ROOT) -> list[Job]:
     """Jobs of a study, in order: every notebook with every combination of the grid that it
     declares.
 
-    `$NAME` in a value is replaced from the environment. Raises ValueError for an unknown key, a
-    parameter that no notebook of the study declares, or a variable that is not set.
+    Notebooks are `root/notebooks`, outputs `root/runs/notebooks/<study>`. `$NAME` in a parameter
+    is replaced from the environment. Raises ValueError for an unknown key, a parameter that no
+    notebook of the study declares, or a variable that is not set.
     """
     content = _read_study(study)
-    given, grid = content.get("parameters", {}), content.get("grid", {})
-    notebooks = [ROOT / "notebooks" / f"{name}.ipynb" for name in content["notebooks"]]
+    given, grid = content["parameters"], content["grid"]
+    notebooks = [root / "notebooks" / f"{name}.ipynb" for name in content["notebooks"]]
     types = {notebook: declared(notebook) for notebook in notebooks}
     known = {name for names in types.values() for name in names}
     if unknown := sorted((given.keys() | grid.keys()) - known):
         raise ValueError(f"{study.name}: no notebook declares {unknown}; declared: {sorted(known)}")
-    folder = ROOT / "runs" / "notebooks" / study.stem
+    folder = root / "runs" / "notebooks" / study.stem
     found: list[tuple[dict[str, Any], Job]] = []
     for notebook in notebooks:
         before = [pair for pair in found if pair[1].notebook != notebook]
@@ -134,20 +136,24 @@ def jobs(study: Path) -> list[Job]:
     return [job for _, job in found]
 
 
-def run_study(study: Path, cores: int = 1) -> list[Job]:
+def run_study(study: Path, cores: int = 1, root: Path = ROOT) -> list[Job]:
     """Jobs of a study that failed or were not reached, after running what is not done yet.
 
-    Progress is Snakemake's; the executed notebooks lie in `runs/notebooks/<study>`.
+    Progress is Snakemake's; the executed notebooks lie where `jobs` says. Raises RuntimeError when
+    Snakemake itself fails.
     """
-    todo = jobs(study)  # a broken study is an error before anything starts
+    todo = jobs(study, root)  # a broken study is an error before anything starts
     if any("demo:" in job.parameters.values() for job in todo):
         for name in demo.load_pins():
             demo.fetch(name)  # here, where a progress bar can be seen
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
-    options = ["--directory", str(ROOT), "--cores", str(cores), "--keep-going", "--quiet", "all"]
-    config = ["--config", f"study={study.resolve()}"]
+    options = ["--directory", str(root), "--cores", str(cores), "--keep-going", "--quiet", "all"]
+    config = ["--config", f"study={study.resolve()}", f"root={root}"]
     done = subprocess.run([*command, *options, *config], check=False)
-    return [] if done.returncode == 0 else [job for job in todo if _is_open(job)]
+    left = [job for job in todo if _is_open(job)] if done.returncode else []
+    if done.returncode and not left:
+        raise RuntimeError(f"Snakemake stopped with code {done.returncode}; it says why above")
+    return left
 
 
 def collect(study: Path) -> list[Path]:
@@ -193,14 +199,34 @@ def seconds_of(output: Path) -> float:
 
 
 def _typed(name: str, value: Any, kind: str) -> Any:
-    readers = {"int": int, "float": float, "str": str, "bool": _boolean}
+    readers = {"int": _whole, "float": _real, "str": _text, "bool": _boolean}
+    if kind not in readers:
+        raise ValueError(
+            f"a parameter declares one of the types {', '.join(readers)}; {name} does not: "
+            "write it as `seed: int = 0` in the notebook"
+        )
     try:
-        typed = readers.get(kind, str)(value)
-    except ValueError:
-        raise ValueError(f"parameter {name} is a {kind}, got {value!r}") from None
-    if kind == "int" and float(value) != typed:
-        raise ValueError(f"parameter {name} is a whole number, got {value!r}")
-    return typed
+        return readers[kind](value)
+    except (ValueError, TypeError):
+        raise ValueError(f"parameter {name} is of type {kind}, got {value!r}") from None
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or int(value) != float(value):
+        raise ValueError(value)
+    return int(value)
+
+
+def _real(value: Any) -> float:
+    if isinstance(value, bool) or not math.isfinite(float(value)):
+        raise ValueError(value)
+    return float(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str | int | float):
+        raise ValueError(value)
+    return str(value)
 
 
 def _boolean(value: Any) -> bool:
@@ -217,8 +243,10 @@ def _read_study(study: Path) -> dict[str, Any]:
     content = yaml.safe_load(study.read_text(encoding="utf-8"))
     if not isinstance(content, dict) or not {"notebooks"} <= content.keys() <= STUDY_KEYS:
         raise ValueError(f"a study has the keys {sorted(STUDY_KEYS)}; {study} has {content!r:.200}")
-    content["parameters"] = {k: _expanded(v) for k, v in content.get("parameters", {}).items()}
-    return content
+    given, grid = content.get("parameters") or {}, content.get("grid") or {}
+    if scalars := [name for name, values in grid.items() if not isinstance(values, list)]:
+        raise ValueError(f"a grid has a list of values for each name; {study} has none: {scalars}")
+    return content | {"parameters": {k: _expanded(v) for k, v in given.items()}, "grid": grid}
 
 
 def _expanded(value: Any) -> Any:

@@ -63,7 +63,8 @@ class Masks:
             if moved:
                 raise RuntimeError(
                     f"removed weights stay exactly zero; {moved} of {name} moved. A copied "
-                    "model loses its hooks: call sparse.attach(sparse.densify(copy), masks)"
+                    "model loses its hooks: call sparse.attach(sparse.densify(copy), masks), then "
+                    "make a new optimizer, for the old one's moments would move them again"
                 )
 
     def save(self, folder: str | Path) -> Path:

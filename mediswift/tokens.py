@@ -37,8 +37,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     Encoding a text puts one end-of-text token in front (`add_special_tokens=False` leaves it out).
     Raises ValueError when the corpus is too small for so many entries or the answers did not fit.
 
-    >>> train_tokenizer(["Does zinc help? Yes, zinc does."] * 9, 300).vocab_size
-    300
+    >>> texts = ["zinc helps", "iron is safe", "no effect of lead"] * 9
+    >>> train_tokenizer(texts, 270).vocab_size
+    270
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -31,6 +31,7 @@ from torch.nn.functional import cross_entropy
 from mediswift import checkpoints
 from mediswift.batches import IGNORED, Batch, Examples, in_order
 from mediswift.checkpoints import Progress
+from mediswift.metrics import Log
 from mediswift.sparse import masks_of
 
 
@@ -93,15 +94,15 @@ def fit(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    accelerator = Accelerator(mixed_precision=config.precision)
+    accelerator = make_accelerator(config)
     optimizer = make_optimizer(model, config)
     masks = masks_of(model)
     fingerprint = _fingerprint(config, len(examples), masks.digest if masks else "")
     model, optimizer = accelerator.prepare(model, optimizer)
     plain = accelerator.unwrap_model(model)
     progress = checkpoints.load(folder, plain, optimizer.optimizer, fingerprint)
-    log = _Log(folder / "metrics.jsonl", progress.step, accelerator.is_main_process)
-    with _stop_politely() as stop:
+    log = Log(folder, progress.step, speaks=accelerator.is_main_process)
+    with _stop_politely() as asked:
         while progress.step < config.steps:
             began = time.perf_counter()
             row = _step(accelerator, model, optimizer, examples, config, progress.step)
@@ -117,13 +118,30 @@ def fit(
             if validation and (done or _due(progress.step, config.evaluate_every)):
                 row["validation_loss"] = mean_loss(model, validation, config.micro_batch)
             if done or _due(progress.step, config.log_every) or "validation_loss" in row:
-                log.write(row, progress, config)
-            if done or stop.is_set() or _due(progress.step, config.save_every):
+                log.write(_timed(row, progress), config.steps)
+            stop = _any(accelerator, asked.is_set())
+            if done or stop or _due(progress.step, config.save_every):
                 if accelerator.is_main_process:
                     checkpoints.save(folder, plain, optimizer.optimizer, progress)
-            if stop.is_set() and not done:
+                accelerator.wait_for_everyone()
+            if stop and not done:
                 raise KeyboardInterrupt(f"stopped after step {progress.step}; call again to go on")
     return log.rows
+
+
+def make_accelerator(config: Config) -> Accelerator:
+    """Return Accelerate's hold on device and processes; without a GPU, gloo joins the processes.
+
+    Raises ValueError when there are more processes than examples in a batch.
+    """
+    cpu = not torch.accelerator.is_available()
+    accelerator = Accelerator(mixed_precision=config.precision, cpu=cpu)
+    if accelerator.num_processes > config.batch:
+        raise ValueError(
+            f"every process needs an example of each step, got {accelerator.num_processes} "
+            f"processes for a batch of {config.batch}; raise the batch, or start fewer"
+        )
+    return accelerator
 
 
 def make_optimizer(model: nn.Module, config: Config) -> torch.optim.AdamW:
@@ -218,54 +236,32 @@ def _step(
             # processes average their gradients; the step wants their sum
             accelerator.backward(share * accelerator.num_processes)
         loss += share.detach()
-    norm = accelerator.clip_grad_norm_(model.parameters(), config.clip)
+    norm = float(accelerator.clip_grad_norm_(model.parameters(), config.clip))
     loss = accelerator.reduce(loss, "sum").item()
-    if not math.isfinite(loss):
+    # fp16 meets infinite gradients by design: its scaler skips the step
+    if not math.isfinite(loss if config.precision == "fp16" else loss + norm):
         raise FloatingPointError(
-            f"the loss of step {step + 1} is {loss}: lower lr={config.lr:g} or raise warmup_steps; "
-            "the last checkpoint is untouched"
+            f"step {step + 1} has loss {loss:g} and gradient norm {norm:g}: lower lr={config.lr:g} "
+            "or raise warmup_steps; the last checkpoint is untouched"
         )
     rate = learning_rate(step, config)
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.step()
     optimizer.zero_grad()
-    return {"loss": loss, "lr": rate, "gradient_norm": float(norm), "tokens": tokens}
+    norm = norm if math.isfinite(norm) else None
+    return {"loss": loss, "lr": rate, "gradient_norm": norm, "tokens": tokens}
 
 
-class _Log:
-    """Rows of metrics: kept, appended to a file, and said in one plain line now and then."""
-
-    def __init__(self, path: Path, step: int, speaks: bool) -> None:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        # After a kill the file can be ahead of the checkpoint, or end in half a line
-        self.rows = [row for row in map(_parsed, lines) if row and row["step"] <= step]
-        self.path, self.speaks = path, speaks
-        if speaks:
-            path.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
-
-    def write(self, row: dict[str, Any], progress: Progress, config: Config) -> None:
-        rate = progress.tokens / progress.seconds
-        row = {"step": progress.step, **row, "tokens": progress.tokens, "tokens_per_s": rate}
-        row["seconds"] = progress.seconds
-        self.rows.append(row)
-        if not self.speaks:
-            return
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row, allow_nan=False) + "\n")
-        if "validation_loss" in row:
-            print(
-                f"step {row['step']:>6,} of {config.steps:,}  loss {row['loss']:.3f}  "
-                f"validation {row['validation_loss']:.3f}  {rate:,.0f} tokens/s",
-                flush=True,
-            )
+def _timed(row: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    rate = progress.tokens / progress.seconds
+    total = {"tokens": progress.tokens, "tokens_per_s": rate, "seconds": progress.seconds}
+    return {"step": progress.step} | row | total
 
 
-def _parsed(line: str) -> dict[str, Any] | None:
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError:
-        return None
+def _any(accelerator: Accelerator, flag: bool) -> bool:
+    # Processes stop after the same step, or one would wait for the others forever
+    return bool(accelerator.reduce(torch.tensor(int(flag), device=accelerator.device), "sum"))
 
 
 def _due(step: int, every: int) -> bool:

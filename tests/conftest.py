@@ -1,0 +1,41 @@
+"""What the tests share: a quiet machine without a GPU, and one tiny run of each kind."""
+
+import os
+
+import pytest
+
+from mediswift import runner
+
+# Before torch and transformers are imported. One thread: the same bits here and in a subprocess
+os.environ.update(runner.QUIET | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"})
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory):
+    """Cache folder of this session alone."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["MEDISWIFT_CACHE"] = str(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    """Folder of the shared runs; to be read only."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="session")
+def pretrained(runs):
+    """Record of a pre-training run on synthetic text, 75 % sparse."""
+    from mediswift import pretrain
+
+    return pretrain.pretrain(pretrain.profile("tiny"), runs)
+
+
+@pytest.fixture(scope="session")
+def tuned(runs, pretrained):
+    """Record of a dense fine-tuning run that started from it."""
+    from mediswift import finetune
+
+    config = finetune.profile("tiny", parent=pretrained.id, questions="sample:")
+    return finetune.finetune(config, runs)

@@ -1,0 +1,120 @@
+"""Tests of the house: who may import whom, how long a file is, what no file does.
+
+Run with: pytest tests/test_house.py.
+"""
+
+import ast
+import doctest
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+
+import mediswift
+
+HOUSE = Path(mediswift.__file__).parent
+FILES = sorted(path.stem for path in HOUSE.rglob("*.py"))
+FLOORS = [
+    "__init__ demo documents flops medline metrics records stats",
+    "batches checkpoints corpus likelihood masks models questions tokens",
+    "materials prompts pubmedqa sparse",
+    "runs train",
+    "examine finetune pretrain",
+    "figures runner",
+    "__main__",
+]
+FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names.split()}
+EXECUTE = set("pickle cPickle dill cloudpickle joblib shelve marshal".split())
+CALLS = set("eval exec os.system os.popen torch.load np.load pd.read_pickle yaml.load".split())
+FLAGS = {"trust_remote_code", "allow_pickle", "shell"}
+each_file = pytest.mark.parametrize("name", FILES)
+
+
+def tree(name):
+    return ast.parse((HOUSE / f"{name}.py").read_text(encoding="utf-8"))
+
+
+def imported(nodes):
+    """Dotted names of all that is imported, at the top or inside a function."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "imports are absolute: from mediswift.x import y"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def offenses(source):
+    """What a file does that could execute what it reads, or a shell."""
+    nodes = list(ast.walk(source))
+    found = [name for name in imported(nodes) if name.split(".")[0] in EXECUTE]
+    for node in nodes:
+        if isinstance(node, ast.Call):
+            found += [name for name in [ast.unparse(node.func)] if name in CALLS]
+            found += [word.arg for word in node.keywords if word.arg in FLAGS]
+    return found + [name for name in imported(nodes) if name in CALLS]
+
+
+def public(node):
+    """Definitions that a caller may use: of a module, and of its public classes."""
+    for child in node.body:
+        kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+        if isinstance(child, kinds) and not child.name.startswith("_"):
+            yield child
+            if isinstance(child, ast.ClassDef):
+                yield from public(child)
+
+
+def test_every_file_has_its_floor():
+    assert sorted(FLOOR) == FILES
+
+
+@each_file
+def test_a_file_imports_from_lower_floors_only(name):
+    ours = [i.split(".")[1] for i in imported(ast.walk(tree(name))) if i.startswith("mediswift.")]
+    wrong = [other for other in ours if FLOOR[other] >= FLOOR[name]]
+    assert not wrong, f"{name} is on floor {FLOOR[name]} and must not import {wrong}"
+
+
+@each_file
+def test_a_file_is_one_idea_of_at_most_300_lines(name):
+    assert len((HOUSE / f"{name}.py").read_text(encoding="utf-8").splitlines()) <= 300
+
+
+@each_file
+def test_whatever_is_public_says_what_comes_out(name):
+    module = tree(name)
+    nameless = [node.name for node in public(module) if not ast.get_docstring(node)]
+    assert ast.get_docstring(module) and not nameless
+
+
+@each_file
+def test_nothing_executes_what_it_loads(name):
+    assert offenses(tree(name)) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import pickle",
+        "from joblib import load",
+        "import torch; torch.load('x', weights_only=True)",
+        "from torch import load",
+        "import os; os.system('ls')",
+        "import subprocess; subprocess.run('ls', shell=True)",
+        "AutoModel.from_pretrained('x', trust_remote_code=flag)",
+        "np.load('x', allow_pickle=True)",
+        "import yaml; yaml.load(text, yaml.Loader)",
+    ],
+)
+def test_the_reader_sees_what_it_looks_for(line):
+    assert offenses(ast.parse(line))
+
+
+@each_file
+def test_examples_in_docstrings_are_true(name):
+    module = importlib.import_module(f"mediswift.{name}" if name != "__init__" else "mediswift")
+    examples = [e for test in doctest.DocTestFinder().find(module) for e in test.examples]
+    assert len(examples) == inspect.getsource(module).count(">>> ")  # none is overlooked
+    assert doctest.testmod(module).failed == 0

@@ -1,0 +1,101 @@
+"""What pre-training reads: made once from the text itself, and found again."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from mediswift import corpus, demo, materials, tokens
+
+SIZES = {"vocab_size": 400, "context": 64}
+SAMPLE = demo.DATA / "sample" / "abstracts.jsonl"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Folder of runs with the materials of the sample in it, and the materials."""
+    folder = tmp_path_factory.mktemp("materials")
+    return folder, materials.prepare("sample:", runs=folder, **SIZES)
+
+
+def forbid(*_, **__):
+    raise AssertionError("it is made already")
+
+
+def test_rows_decode_to_the_documents_in_order(made):
+    _, found = made
+    clean, _ = corpus.prepare(corpus.load("sample:"))
+    train, validation = corpus.hold_out(clean, materials.HELD_OUT)
+    for rows, documents in ((found.train, train), (found.validation, validation)):
+        texts = found.tokenizer.decode(rows.tokens).split(tokens.END_OF_TEXT)[1:]
+        assert texts == list(materials.texts(documents))
+
+
+def test_a_text_is_title_then_abstract():
+    documents = [{"title": "T", "abstract": "A: one\nB: two"}, {"title": "", "abstract": "x"}]
+    assert list(materials.texts(documents)) == ["T\nA: one\nB: two", "x"]
+
+
+def test_the_record_counts_what_is_there(made):
+    _, found = made
+    counts = found.record.metrics
+    assert counts["train_tokens"] == len(found.train.tokens)
+    assert counts["validation_documents"] == found.validation.info["documents"]
+    assert counts["contaminated"] == 0
+    assert found.record.params == {"corpus": "sample:", "vocab_size": 400}
+
+
+def test_a_second_call_makes_nothing(made, monkeypatch):
+    folder, found = made
+    monkeypatch.setattr(tokens, "train_tokenizer", forbid)
+    again = materials.prepare("sample:", runs=folder, **SIZES)
+    assert again.record == found.record
+    assert again.train.fingerprint == found.train.fingerprint
+    assert again.tokenizer.get_vocab() == found.tokenizer.get_vocab()
+
+
+def test_another_context_cuts_the_same_tokens(made, monkeypatch):
+    folder, found = made
+    monkeypatch.setattr(tokens, "train_tokenizer", forbid)
+    longer = materials.prepare("sample:", vocab_size=400, context=128, runs=folder)
+    assert longer.train[0].tolist() == found.train.tokens[:129].tolist()
+
+
+def test_a_crash_before_the_record_is_made_good(made, tmp_path):
+    folder, found = made
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    ours = tmp_path / found.record.id
+    (ours / "record.json").unlink()
+    shutil.rmtree(ours / "validation")
+    again = materials.prepare("sample:", runs=tmp_path, **SIZES)
+    assert again.record.metrics == found.record.metrics
+    assert np.array_equal(again.validation.tokens, found.validation.tokens)
+
+
+def test_the_id_follows_the_text_and_not_its_place(made, tmp_path):
+    _, found = made
+    lines = SAMPLE.read_text(encoding="utf-8").splitlines()
+    same, other = tmp_path / "same.jsonl", tmp_path / "other.jsonl"
+    same.write_text("\n".join(lines), encoding="utf-8")
+    other.write_text("\n".join(lines[1:]), encoding="utf-8")
+    one = materials.prepare(f"jsonl:{same}", runs=tmp_path, **SIZES)
+    two = materials.prepare(f"jsonl:{other}", runs=tmp_path, **SIZES)
+    assert one.train.fingerprint == found.train.fingerprint
+    assert one.record.id != two.record.id
+
+
+def test_pubmedqas_own_abstracts_are_left_out_and_counted(tmp_path):
+    pmid = next(iter(json.loads((demo.DATA / "pubmedqa_labels.json").read_text())))
+    leaked = {"pmid": pmid, "title": "Leaked", "abstract": "Xylophones heal. " * 30}
+    path = tmp_path / "leaky.jsonl"
+    path.write_text(SAMPLE.read_text(encoding="utf-8") + json.dumps(leaked), encoding="utf-8")
+    found = materials.prepare(f"jsonl:{path}", runs=tmp_path, **SIZES)
+    assert found.record.metrics["contaminated"] == 1
+    for rows in (found.train, found.validation):
+        assert "Xylophones" not in found.tokenizer.decode(rows.tokens)
+
+
+def test_a_corpus_too_small_for_the_vocabulary_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="vocab_size=60000 was asked for and the corpus gave"):
+        materials.prepare("sample:", vocab_size=60_000, context=64, runs=tmp_path)

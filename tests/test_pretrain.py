@@ -1,0 +1,248 @@
+"""Pre-training: what a run is, what it leaves, and that it can be stopped at any time."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from mediswift import checkpoints, demo, flops, models, pretrain, sparse, train
+from mediswift.runs import load_history
+
+TINY = pretrain.profile("tiny")
+LONG = replace(TINY, batch_tokens=512, tokens=512 * 150)
+GOLDEN = Path(__file__).parent / "golden" / "pretrain_tiny.txt"
+
+
+def forbid(*_, **__):
+    raise AssertionError("it is trained already")
+
+
+def tensors(folder):
+    return load_file(folder / checkpoints.FILE)
+
+
+# The numbers
+
+
+def test_the_loss_follows_the_golden_curve(runs, pretrained):
+    curve = load_history(pretrained.id, runs).set_index("step")["loss"]
+    found = "".join(f"{step} {loss:.6f}\n" for step, loss in curve.items())
+    golden = dict(line.split() for line in GOLDEN.read_text(encoding="utf-8").splitlines())
+    wanted = {int(step): float(loss) for step, loss in golden.items()}
+    assert curve.to_dict() == pytest.approx(wanted, rel=1e-3), (  # other CPUs round otherwise
+        "the same configuration gives other numbers: if that is meant, raise pretrain.RECIPE, "
+        f"say why in CHANGELOG.md, and let {GOLDEN.name} be\n{found}"
+    )
+
+
+# What a run leaves
+
+
+def test_a_second_call_finds_the_run(runs, pretrained, monkeypatch):
+    monkeypatch.setattr(train, "fit", forbid)
+    assert pretrain.pretrain(TINY, runs) == pretrained
+
+
+def test_the_model_needs_nothing_of_ours_and_is_masked_exactly(runs, pretrained):
+    folder = runs / pretrained.id
+    model = AutoModelForCausalLM.from_pretrained(folder / "model", local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model", local_files_only=True)
+    masks = sparse.load_masks(folder)
+    assert (masks.sparsity, masks.digest) == (TINY.sparsity, pretrained.mask_digest)
+    for name, mask in masks.masks.items():
+        assert torch.equal(model.get_parameter(name) != 0, mask)
+    loss = model(**(inputs := tokenizer("A cell.", return_tensors="pt")), labels=inputs.input_ids)
+    assert loss.loss.isfinite()
+
+
+def test_the_record_says_what_was_chosen_and_measured(runs, pretrained):
+    cost = flops.training(TINY.shape, TINY.tokens, 0.75)
+    metrics = pretrained.metrics
+    assert pretrained.params == asdict(TINY)
+    assert metrics["tokens_trained"] == TINY.tokens
+    assert metrics["theoretical_flops"] == cost.total
+    terms = [metrics[f"theoretical_flops_{term}"] for term in ("linear", "attention", "head")]
+    assert terms == [cost.linear, cost.attention, cost.head]
+    assert metrics["theoretical_reduction"] == flops.reduction(TINY.shape, 0.75)
+    assert metrics["non_embedding_parameters"] == flops.parameters(TINY.shape)
+    assert metrics["contaminated_documents_removed"] == 0
+    last = load_history(pretrained.id, runs).iloc[-1]
+    assert metrics["validation_loss_nats"] == last["validation_loss"]
+    assert (runs / pretrained.parent / "record.json").exists()
+
+
+def test_contaminated_documents_are_in_the_record(tmp_path):
+    pmids = list(json.loads((demo.DATA / "pubmedqa_labels.json").read_text()))[:2]
+    leaked = [{"pmid": pmid, "title": f"Leaked {pmid}", "abstract": "It heals."} for pmid in pmids]
+    sample = (demo.DATA / "sample" / "abstracts.jsonl").read_text(encoding="utf-8")
+    path = tmp_path / "leaky.jsonl"
+    path.write_text(sample + "\n".join(map(json.dumps, leaked)), encoding="utf-8")
+    record = pretrain.pretrain(replace(TINY, corpus=f"jsonl:{path}", tokens=1024), tmp_path)
+    assert record.metrics["contaminated_documents_removed"] == 2
+
+
+def test_a_dense_run_starts_from_the_same_weights_and_has_no_masks(tmp_path):
+    thin, whole = pretrain.make_model(TINY), pretrain.make_model(replace(TINY, sparsity=0.0))
+    for name, mask in sparse.masks_of(thin).masks.items():
+        assert torch.equal(thin.get_parameter(name), whole.get_parameter(name) * mask)
+    record = pretrain.pretrain(replace(TINY, sparsity=0.0, tokens=1024), tmp_path)
+    assert record.mask_digest == ""
+    assert sparse.load_masks(tmp_path / record.id) is None
+
+
+# What a run is
+
+CHANGES = {
+    "size": "demo", "tokens": 30_720, "batch_tokens": 2_048, "lr": 1e-3, "micro_batch": 1,
+    "sparsity": 0.5, "pattern": "1:4", "seed": 1, "warmup": 0.1, "precision": "bf16",
+    "validations": 4,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def ingredients(runs, pretrained):
+    return pretrain.load_materials(TINY, runs)
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(TINY) if f.name != "corpus"])
+def test_every_field_makes_another_run(ingredients, pretrained, name):
+    changed = replace(TINY, **{name: CHANGES[name]})
+    assert pretrain._run_id(TINY, ingredients) == pretrained.id
+    assert pretrain._run_id(changed, ingredients) != pretrained.id
+
+
+def test_the_text_makes_the_run_and_not_its_address(ingredients, pretrained, tmp_path):
+    lines = (demo.DATA / "sample" / "abstracts.jsonl").read_text(encoding="utf-8").splitlines()
+    for name, kept in (("same", lines), ("other", lines[:-1])):
+        (tmp_path / name).with_suffix(".jsonl").write_text("\n".join(kept), encoding="utf-8")
+    same, other = (
+        replace(TINY, corpus=f"jsonl:{tmp_path / name}.jsonl") for name in ("same", "other")
+    )
+    ids = [
+        pretrain._run_id(config, pretrain.load_materials(config, tmp_path))
+        for config in (same, other)
+    ]
+    assert ids[0] == pretrained.id != ids[1]
+
+
+def test_tokens_are_rounded_up_to_whole_steps():
+    config = replace(TINY, tokens=2_049)
+    assert (config.steps, config.loop.batch) == (3, 2)
+
+
+@pytest.mark.parametrize("name", pretrain.PROFILES)
+def test_every_profile_is_a_loop(name):
+    config = pretrain.profile(name)
+    assert config.loop.batch * config.shape.context == config.batch_tokens
+    assert config.steps * config.batch_tokens >= config.tokens
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sparsity": 75}, r"got 75; did you mean 0\.75"),
+        ({"pattern": "2of4"}, "2of4"),
+        ({"size": "huge"}, "a size is one of tiny, demo"),
+        ({"batch_tokens": 1_000}, "multiple of the context 512 .* batch_tokens=1000"),
+        ({"tokens": 512}, "at most tokens, got batch_tokens=1024 and tokens=512"),
+    ],
+)
+def test_a_bad_choice_is_refused_before_the_corpus_is_read(change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(TINY, **change)
+
+
+def test_an_unknown_profile_names_those_there_are():
+    with pytest.raises(ValueError, match="a profile is one of tiny, demo, .*; got 'big'"):
+        pretrain.profile("big")
+
+
+def test_the_door_needs_a_configuration(capsys):
+    assert pretrain.main([]) == 2
+    assert "usage: python -m mediswift.pretrain CONFIG.json" in capsys.readouterr().err
+    assert len(models.SIZES) >= len(pretrain.PROFILES)
+
+
+# Stopped
+
+
+def start(config, folder, *launcher):
+    """The command line's run of `config`, in a process group of its own."""
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(asdict(config)))
+    command = ["-m", "mediswift.pretrain", folder / "config.json", folder]
+    return subprocess.Popen(
+        [sys.executable, *launcher, *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def stop(process, sent):
+    """Send a signal at the first validation."""
+    while "validation" not in process.stdout.readline():
+        assert process.poll() is None, process.stderr.read()
+    os.killpg(process.pid, sent)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, pretrain.pretrain(LONG, folder)
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """Two stopped runs by their signal. They start at once: most of their time is imports."""
+    folder = tmp_path_factory.mktemp("stopped")
+    both = {sent: start(LONG, folder / sent.name) for sent in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for sent, process in both.items():
+            stop(process, sent)
+        return folder, {sent: process.communicate(timeout=60)[0] for sent, process in both.items()}
+    finally:
+        for process in both.values():
+            process.kill()
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_goes_on_to_the_same_bits(stopped, uninterrupted, sent):
+    folder, said = stopped[0] / sent.name, stopped[1][sent]
+    whole, record = uninterrupted
+    at = int(tensors(folder / record.id)["step/biogpt.embed_tokens.weight"])
+    assert LONG.loop.evaluate_every <= at < LONG.steps
+    assert f"stopped after step {at}; call again to go on" in said
+    again = pretrain.pretrain(LONG, folder)
+    one, other = tensors(folder / record.id), tensors(whole / record.id)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert again.metrics["validation_loss_nats"] == record.metrics["validation_loss_nats"]
+
+
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+@pytest.mark.slow
+def test_two_processes_from_the_command_line_are_stopped_and_go_on(tmp_path):
+    config = replace(LONG, batch_tokens=2_048, micro_batch=1)
+    process = start(config, tmp_path / "two", *TORCHRUN)
+    stop(process, signal.SIGINT)
+    assert "call again to go on" in process.communicate(timeout=60)[0]
+    process = start(config, tmp_path / "two", *TORCHRUN)
+    said, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    record = pretrain.pretrain(config, tmp_path / "one")
+    assert said.count(record.id) == 2  # its header and its record, each once
+    one, two = tensors(tmp_path / "one" / record.id), tensors(tmp_path / "two" / record.id)
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], atol=1e-5, rtol=1e-4)

@@ -1,0 +1,111 @@
+"""Records: what is written is what is read, whole or not at all."""
+
+import json
+import math
+from dataclasses import asdict, replace
+
+import pytest
+
+from mediswift import records
+from mediswift.records import Record
+
+RECORD = Record(
+    id="pretrain-x-000000",
+    kind="pretrain",
+    params={"size": "tiny", "lr": 1e-3},
+    metrics={"loss_nats": 1.23456, "tokens": 20480, "engine": "masked"},
+    data_fingerprint="abc",
+    parent="corpus-x-000000",
+)
+
+
+def test_round_trip(tmp_path):
+    path = records.write(RECORD, tmp_path / "new" / "folder")
+    assert path == tmp_path / "new" / "folder" / "record.json"
+    assert records.load(path) == RECORD
+
+
+def test_prints_as_a_table():
+    assert str(RECORD) == (
+        "pretrain-x-000000\n  loss_nats  1.235\n  tokens     20,480\n  engine     masked"
+    )
+
+
+@pytest.mark.parametrize(
+    "change", [{"schema": 2}, {"schema": None}, {"colour": "red"}], ids=["newer", "none", "field"]
+)
+def test_another_schema_is_refused(tmp_path, change):
+    path = records.write_json(tmp_path / "record.json", asdict(RECORD) | change)
+    with pytest.raises(ValueError, match="a record has schema 1 and the fields .* make it again"):
+        records.load(path)
+
+
+def test_json_that_is_no_record_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="a record has schema 1"):
+        records.load(records.write_json(tmp_path / "list.json", [1, 2]))
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_what_is_no_number_is_refused_and_the_old_record_stays(tmp_path, number):
+    path = records.write(RECORD, tmp_path)
+    with pytest.raises(ValueError, match="JSON"):
+        records.write(replace(RECORD, metrics={"loss_nats": number}), tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
+    assert records.load(path) == RECORD
+
+
+def test_what_is_not_json_leaves_nothing(tmp_path):
+    with pytest.raises(TypeError):
+        records.write_json(tmp_path / "new.json", {"path": tmp_path})
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = records.write_json(tmp_path / "a.json", {"a": 1})
+
+    def crash(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(records.os, "replace", crash)
+    with pytest.raises(OSError, match="no space"):
+        records.write_json(path, {"a": 2})
+    assert json.loads(path.read_text()) == {"a": 1}
+
+
+def test_frame_has_a_row_a_run(tmp_path):
+    records.write(RECORD, tmp_path / "one")
+    records.write(replace(RECORD, id="exam-x", kind="exam"), tmp_path / "deeper" / "two")
+    table = records.frame(tmp_path).set_index("id")
+    assert set(table.columns) == {
+        "kind", "parent", "size", "lr", "loss_nats", "tokens", "engine", "processor"
+    }  # fmt: skip
+    assert table.loc["exam-x", "tokens"] == 20480
+    assert records.frame(tmp_path, "exam")["id"].tolist() == ["exam-x"]
+    assert records.frame(tmp_path, "corpus").empty
+
+
+def test_a_name_with_two_meanings_is_refused(tmp_path):
+    records.write(replace(RECORD, metrics={"lr": 2.0}), tmp_path)
+    with pytest.raises(ValueError, match=r"share \['lr'\]; rename one"):
+        records.frame(tmp_path)
+
+
+def test_an_id_follows_from_content_alone():
+    one = records.run_id("exam", "demo", {"a": 1, "b": [2]})
+    assert one == records.run_id("exam", "demo", {"b": [2], "a": 1})
+    assert one.startswith("exam-demo-")
+    assert one != records.run_id("exam", "demo", {"a": 1, "b": [3]})
+
+
+def test_the_environment_is_named():
+    env = records.environment()
+    assert env["torch"].startswith("2.13.0")
+    assert env["processor"]
+    assert len(env["commit"]) in (0, 40)  # none outside a checkout
+    assert json.loads(json.dumps(env)) == env
+
+
+def test_published_numbers_are_found_by_id(tmp_path):
+    content = {"numbers": [{"id": "human", "value": 78.0, "source": "a paper"}]}
+    table = records.published(records.write_json(tmp_path / "published.json", content))
+    assert table.loc["human", "value"] == 78.0

@@ -1,0 +1,326 @@
+"""The training loop: it learns, and where it stops leaves no trace in the numbers."""
+
+import math
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from accelerate import debug_launcher
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
+from torch.nn.functional import cross_entropy
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from mediswift import checkpoints, sparse, train
+from mediswift.batches import AnswerExamples, PackedExamples
+
+ROWS = PackedExamples(list(np.random.default_rng(0).integers(0, 32, (10, 9))))
+ANSWERS = AnswerExamples([(list(range(2, 5 + n)), 1 + n // 2) for n in range(8)], vocab_size=32)
+# 10 rows in batches of 4: epochs end inside a batch
+CONFIG = train.Config(
+    steps=8, batch=4, micro_batch=4, lr=1e-2, warmup_steps=2, save_every=3, log_every=1
+)
+
+
+def make_model(sparsity=0.0, dropout=0.0):
+    torch.manual_seed(0)
+    drops = dict.fromkeys(["resid_pdrop", "embd_pdrop", "attn_pdrop"], dropout)
+    size = {"vocab_size": 32, "n_positions": 16, "n_embd": 16, "n_layer": 2, "n_head": 2}
+    model = GPT2LMHeadModel(GPT2Config(**size, **drops, bos_token_id=None, eos_token_id=None))
+    if sparsity:
+        sparse.sparsify(model, sparsity)
+    return model
+
+
+def state(folder):
+    """Parameters, both moments and steps at the end of a run."""
+    return load_file(folder / checkpoints.FILE)
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def curve(rows):
+    return [(row["step"], row["loss"], row["gradient_norm"], row["tokens"]) for row in rows]
+
+
+class Trap:
+    """Examples that do something when one batch is asked for."""
+
+    def __init__(self, at, do, examples=ROWS):
+        self.left, self.do, self.examples = at, do, examples
+
+    def __len__(self):
+        return len(self.examples)
+
+    def batch(self, indices):
+        self.left -= 1
+        if self.left == 0:
+            self.do()
+        return self.examples.batch(indices)
+
+
+class Killed(BaseException):
+    """As sudden as kill -9: nothing is saved on the way out."""
+
+
+def kill():
+    raise Killed
+
+
+# What it learns
+
+
+def test_one_batch_is_learned_by_heart(tmp_path):
+    config = replace(CONFIG, steps=80, batch=10, micro_batch=10, weight_decay=0.0)
+    rows = train.fit(make_model(), ROWS, config, tmp_path)
+    assert rows[0]["loss"] == pytest.approx(math.log(32), rel=0.05)  # it begins as a guess
+    assert rows[-1]["loss"] < 0.2
+
+
+def test_the_loop_is_adamw_with_clipping(tmp_path):
+    config = replace(CONFIG, clip=0.5)
+    model, reference = make_model(), make_model()
+    rows = train.fit(model, ROWS, config, tmp_path)
+    matrices = [p for p in reference.parameters() if p.dim() == 2]
+    vectors = [p for p in reference.parameters() if p.dim() == 1]
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95))
+    for step in range(config.steps):
+        batch = ROWS.batch(train.indices_of(step, len(ROWS), config))
+        logits = reference(input_ids=batch.input_ids).logits
+        loss = cross_entropy(logits.flatten(0, 1), batch.targets.flatten())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(reference.parameters(), config.clip)
+        for group in optimizer.param_groups:
+            group["lr"] = train.learning_rate(step, config)
+        optimizer.step()
+        optimizer.zero_grad()
+        assert rows[step]["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    for ours, theirs in zip(model.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
+def test_learning_rates_written_out():
+    config = train.Config(steps=6, batch=1, micro_batch=1, lr=1.0, warmup_steps=2, final_lr=0.1)
+    rates = [train.learning_rate(step, config) for step in range(7)]
+    # two steps up; then 0.1 + 0.45 (1 + cos) of 0, 45, 90, 135 and, after the end, 180 degrees
+    assert rates == pytest.approx([0.5, 1.0, 1.0, 0.868198, 0.55, 0.231802, 0.1], abs=1e-6)
+
+
+def test_every_epoch_is_another_order_of_all_examples():
+    drawn = np.concatenate([train.indices_of(step, 10, CONFIG) for step in range(5)])
+    first, second = drawn[:10].tolist(), drawn[10:].tolist()
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert first != second
+    assert train.indices_of(0, 10, replace(CONFIG, seed=1)).tolist() != first[:4]
+
+
+def test_mean_loss_is_that_of_transformers():
+    model = make_model(dropout=0.5).train()
+    rows = torch.from_numpy(np.stack(ROWS.rows))
+    loss = train.mean_loss(model, ROWS, micro_batch=3)  # the last batch is smaller
+    assert model.training
+    with torch.no_grad():
+        assert loss == pytest.approx(model.eval()(input_ids=rows, labels=rows).loss.item())
+
+
+def test_validation_comes_when_due_and_at_the_end(tmp_path, capsys):
+    config = replace(CONFIG, evaluate_every=3, log_every=0)
+    model = make_model()
+    rows = train.fit(model, ROWS, config, tmp_path, validation=ROWS)
+    assert [row["step"] for row in rows] == [3, 6, 8]
+    assert rows[-1]["validation_loss"] == train.mean_loss(model, ROWS, config.micro_batch)
+    assert f"validation {rows[0]['validation_loss']:.3f}" in capsys.readouterr().out
+
+
+# However it is cut
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3])
+def test_micro_batches_equal_the_whole_batch(tmp_path, micro_batch):
+    # Answers of unequal length: a mean of means would weigh them wrongly
+    config = replace(CONFIG, batch=8, micro_batch=8, lr=1e-3)
+    whole = train.fit(make_model(), ANSWERS, config, tmp_path / "whole")
+    cut = train.fit(
+        make_model(), ANSWERS, replace(config, micro_batch=micro_batch), tmp_path / "cut"
+    )
+    for one, other in zip(whole, cut, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+        assert one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=1e-3)
+
+
+def fit_in_one_of_two(folder):
+    AcceleratorState._reset_state(reset_partial_state=True)  # forked: this is another process
+    train.fit(make_model(sparsity=0.5), ANSWERS, replace(CONFIG, micro_batch=1), folder, ANSWERS)
+    assert AcceleratorState().num_processes == 2
+
+
+def stop_one_of_two(folder):
+    AcceleratorState._reset_state(reset_partial_state=True)
+    trap = Trap(4, lambda: torch.distributed.get_rank() and signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt, match="stopped after step 2"):
+        train.fit(make_model(), trap, replace(CONFIG, micro_batch=1), folder)
+
+
+def test_two_processes_stop_together(tmp_path):
+    debug_launcher(stop_one_of_two, (tmp_path,), num_processes=2)
+    assert state(tmp_path)["step/transformer.wte.weight"] == 2
+
+
+def fit_a_small_batch(folder):
+    AcceleratorState._reset_state(reset_partial_state=True)
+    with pytest.raises(ValueError, match="2 processes for a batch of 1; raise the batch"):
+        train.fit(make_model(), ROWS, replace(CONFIG, batch=1, micro_batch=1), folder)
+
+
+def test_a_process_without_examples_is_refused(tmp_path):
+    debug_launcher(fit_a_small_batch, (tmp_path,), num_processes=2)
+
+
+def test_two_processes_equal_one_that_accumulates(tmp_path):
+    config = replace(CONFIG, micro_batch=1)
+    debug_launcher(fit_in_one_of_two, (tmp_path / "two",), num_processes=2)
+    train.fit(make_model(sparsity=0.5), ANSWERS, config, tmp_path / "one", ANSWERS)
+    one, two = state(tmp_path / "one"), state(tmp_path / "two")
+    assert one.keys() == two.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], atol=1e-5, rtol=1e-4)
+
+
+# However it stops
+
+KINDS = {
+    "plain": {},
+    "accumulating": {"micro_batch": 3},
+    "dropping out": {"dropout": 0.2},
+    "sparse": {"sparsity": 0.75},
+    "all of it": {"micro_batch": 3, "dropout": 0.2, "sparsity": 0.75},
+}
+
+
+@pytest.fixture(params=KINDS.values(), ids=KINDS)
+def kind(request):
+    """Function that makes a model, and a configuration."""
+    options = dict(request.param)
+    config = replace(CONFIG, micro_batch=options.pop("micro_batch", CONFIG.micro_batch))
+    return lambda: make_model(**options), config
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_goes_on_as_if_it_never_stopped(tmp_path, kind, sent):
+    make, config = kind
+    rows = train.fit(make(), ROWS, config, tmp_path / "whole")
+    handler = signal.getsignal(sent)
+    calls = 4 * -(-config.batch // config.micro_batch)
+    trap = Trap(calls, lambda: signal.raise_signal(sent))
+    with pytest.raises(KeyboardInterrupt, match="stopped after step 4; call again to go on"):
+        train.fit(make(), trap, config, tmp_path / "cut")
+    assert signal.getsignal(sent) is handler
+    resumed = train.fit(make(), ROWS, config, tmp_path / "cut")
+    assert same(state(tmp_path / "cut"), state(tmp_path / "whole"))
+    assert curve(resumed) == curve(rows)
+
+
+@pytest.mark.parametrize("tail", ["", '{"step": 5, "lo'], ids=["whole lines", "half a line"])
+def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path, kind, tail):
+    make, config = kind
+    rows = train.fit(make(), ROWS, config, tmp_path / "whole")
+    calls = 5 * -(-config.batch // config.micro_batch)
+    with pytest.raises(Killed):
+        train.fit(make(), Trap(calls, kill), config, tmp_path / "cut")
+    metrics = tmp_path / "cut" / "metrics.jsonl"
+    assert len(metrics.read_text().splitlines()) == 4  # ahead of the checkpoint of step 3
+    with open(metrics, "a") as file:
+        file.write(tail)
+    resumed = train.fit(make(), ROWS, config, tmp_path / "cut")
+    assert same(state(tmp_path / "cut"), state(tmp_path / "whole"))
+    assert curve(resumed) == curve(rows)
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
+    rows = train.fit(make_model(), ROWS, CONFIG, tmp_path)
+    model = make_model()
+    assert train.fit(model, Trap(1, kill), CONFIG, tmp_path) == rows
+    assert torch.equal(model.lm_head.weight, state(tmp_path)["parameter/transformer.wte.weight"])
+
+
+def test_removed_weights_and_their_moments_stay_zero(tmp_path):
+    model = make_model(sparsity=0.75)
+    train.fit(model, ROWS, CONFIG, tmp_path)
+    tensors = state(tmp_path)
+    for name, mask in sparse.masks_of(model).masks.items():
+        for part in ("parameter", "exp_avg", "exp_avg_sq"):
+            assert not tensors[f"{part}/{name}"][~mask].any()
+            assert tensors[f"{part}/{name}"][mask].all()
+
+
+# What it refuses
+
+
+@pytest.mark.parametrize("where", ["weight", "gradient"])
+def test_a_loss_that_explodes_keeps_the_last_checkpoint(tmp_path, where):
+    model = make_model()
+    weight = model.transformer.ln_f.weight
+
+    def explode():
+        if where == "weight":
+            weight.data.fill_(math.nan)
+        else:
+            weight.register_hook(lambda gradient: gradient * math.inf)
+
+    with pytest.raises(FloatingPointError, match=r"step 5 has loss .*: lower lr=0\.01 or raise"):
+        train.fit(model, Trap(5, explode), CONFIG, tmp_path / "cut")
+    train.fit(make_model(), ROWS, CONFIG, tmp_path / "cut")
+    train.fit(make_model(), ROWS, CONFIG, tmp_path / "whole")
+    assert same(state(tmp_path / "cut"), state(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("change", [{"lr": 1.0}, {"seed": 1}, {"steps": 9}])
+def test_a_checkpoint_of_another_configuration_is_refused(tmp_path, change):
+    train.fit(make_model(), ROWS, CONFIG, tmp_path)
+    with pytest.raises(ValueError, match="belongs to a run of .* choose another folder"):
+        train.fit(make_model(), ROWS, replace(CONFIG, **change), tmp_path)
+
+
+def test_a_checkpoint_of_other_masks_is_refused(tmp_path):
+    train.fit(make_model(sparsity=0.75), ROWS, CONFIG, tmp_path)
+    with pytest.raises(ValueError, match="belongs to a run of"):
+        train.fit(make_model(sparsity=0.5), ROWS, CONFIG, tmp_path)
+
+
+def test_a_mask_that_does_not_hold_is_noticed_at_once(tmp_path):
+    model = make_model(sparsity=0.75)
+    model.transformer.h[0].mlp.c_fc.unmask()
+    with pytest.raises(RuntimeError, match="removed weights stay exactly zero"):
+        train.fit(model, Trap(2, kill), CONFIG, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": 0}, "steps >= 1"),
+        ({"micro_batch": 5}, "1 <= micro_batch <= batch, got .* micro_batch=5, batch=4"),
+        ({"warmup_steps": 9}, "warmup_steps=9 exceeds steps=8"),
+    ],
+)
+def test_contradicting_numbers_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(CONFIG, **change)
+
+
+def test_only_what_trains_is_optimized():
+    model = make_model()
+    model.transformer.wte.requires_grad_(False)
+    decayed, plain = train.make_optimizer(model, CONFIG).param_groups
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (CONFIG.weight_decay, 0.0)
+    assert {p.dim() for p in decayed["params"]} == {2}
+    assert {p.dim() for p in plain["params"]} == {1}
+    held = {id(p) for p in decayed["params"] + plain["params"]}
+    assert held == {id(p) for p in model.parameters()} - {id(model.transformer.wte.weight)}
