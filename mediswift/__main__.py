@@ -14,7 +14,7 @@ from mediswift.models import SIZES, shape
 
 def main(argv: list[str] | None = None) -> int:
     """Exit code of the command: 0 done, 1 something failed, 2 wrong words, 130 interrupted."""
-    arguments = _parser().parse_args(argv)
+    arguments = make_parser().parse_args(argv)
     try:
         return arguments.run(arguments)
     except (ValueError, OSError, RuntimeError) as error:
@@ -106,7 +106,8 @@ def _summary(runner: object, study: Path) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Parser of the whole command line."""
     parser = argparse.ArgumentParser(prog="mediswift", description=__doc__.splitlines()[0])
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     verb = _verb(verbs, "flops", _flops, "theoretical FLOPs of a size at a sparsity")

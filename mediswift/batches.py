@@ -67,6 +67,22 @@ class PackedExamples:
 
 
 @dataclass(frozen=True)
+class Head:
+    """The first `size` of other examples; 0 = all of them."""
+
+    examples: Examples
+    size: int
+
+    def __len__(self) -> int:
+        """Count the examples."""
+        return min(self.size or len(self.examples), len(self.examples))
+
+    def batch(self, indices: np.ndarray) -> Batch:
+        """Batch of the examples at `indices`."""
+        return self.examples.batch(indices)
+
+
+@dataclass(frozen=True)
 class AnswerExamples:
     """Sequences of unequal length with a loss from position `start` on.
 

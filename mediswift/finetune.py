@@ -67,7 +67,7 @@ class FinetuneConfig:
 
 PROFILES: dict[str, dict[str, Any]] = {
     "tiny": {"epochs": 1},
-    "demo": {"epochs": 2, "batch": 8, "micro_batch": 4, "max_length": 384},
+    "demo": {"epochs": 2, "batch": 8, "micro_batch": 8, "max_length": 320},
     "small": {"epochs": 5, "batch": 32, "micro_batch": 16, "lr": 1e-4},
     "med": {"epochs": 10, "batch": 32, "micro_batch": 8, "lr": 2e-5},
     "xl": {"epochs": 10, "batch": 32, "micro_batch": 4, "lr": 1e-5},
@@ -78,8 +78,8 @@ PROFILES: dict[str, dict[str, Any]] = {
 def profile(name: str, **chosen: Any) -> FinetuneConfig:
     """Return the configuration of a profile, with `chosen` for what it leaves open or to change.
 
-    >>> profile("demo", parent="pretrain-x", questions="demo:").max_length
-    384
+    >>> profile("demo", parent="pretrain-x", questions="demo:", epochs=7).epochs
+    7
     """
     if name not in PROFILES:
         raise ValueError(f"a profile is one of {', '.join(PROFILES)}; got {name!r}")

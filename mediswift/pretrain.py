@@ -20,7 +20,7 @@ import torch
 from transformers import PreTrainedModel
 
 from mediswift import flops, materials, models, records, sparse, train
-from mediswift.batches import PackedExamples
+from mediswift.batches import Head, PackedExamples
 from mediswift.flops import Shape
 from mediswift.masks import parse
 from mediswift.materials import Materials
@@ -58,6 +58,8 @@ class PretrainConfig:
     """Accelerate's mixed precision."""
     validations: int = 5
     """How often to validate, evenly spread."""
+    validation_rows: int = 0
+    """Rows to validate on, the first of the held-out ones; 0 = all."""
 
     def __post_init__(self) -> None:
         """Refuse what could only fail later, after the corpus has been read."""
@@ -102,7 +104,8 @@ PROFILES: dict[str, PretrainConfig] = {
         size="tiny", corpus="sample:", tokens=20_480, batch_tokens=1_024, lr=3e-3
     ),
     "demo": PretrainConfig(
-        size="demo", corpus="demo:", tokens=512_000, batch_tokens=2_048, lr=3e-3
+        size="demo", corpus="demo:", tokens=409_600, batch_tokens=1_024, lr=3e-3,
+        warmup=0.1, validation_rows=96,
     ),
     "small": PretrainConfig(
         size="small", corpus="demo:", tokens=300_000_000, batch_tokens=131_072, lr=6e-4,
@@ -168,7 +171,7 @@ def pretrain(config: PretrainConfig, runs: str | Path = "runs") -> Record:
         PackedExamples(ingredients.train),
         config.loop,
         folder,
-        PackedExamples(ingredients.validation),
+        Head(PackedExamples(ingredients.validation), config.validation_rows),
     )
     if process.is_main_process:
         _finish(config, ingredients, model, history, folder)

@@ -206,7 +206,7 @@ def _draw(module: nn.Module, sparsity: float, pattern: str, seed: int, name: str
 def _hold(module: nn.Module, mask: Tensor) -> None:
     module.register_buffer("weight_mask", mask.to(module.weight.device), persistent=False)
     with torch.no_grad():
-        module.weight.mul_(module.weight_mask)
+        module.weight.masked_fill_(~module.weight_mask, 0.0)  # a product would leave -0.0
     module.unmask = module.weight.register_hook(_masked_gradient(module)).remove
 
 

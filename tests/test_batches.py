@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mediswift import models
-from mediswift.batches import IGNORED, AnswerExamples, Batch, PackedExamples, in_order
+from mediswift.batches import IGNORED, AnswerExamples, Batch, Head, PackedExamples, in_order
 from mediswift.flops import Shape
 from mediswift.prompts import SoftPrompt
 
@@ -68,6 +68,13 @@ def test_in_order_gives_every_example_once():
     batches = list(in_order(examples, 2))
     assert [len(batch.input_ids) for batch in batches] == [2, 1] and len(examples) == 3
     assert torch.cat([batch.input_ids for batch in batches])[:, 0].tolist() == [1, 4, 7]
+
+
+@pytest.mark.parametrize(("size", "firsts"), [(0, [1, 4, 7]), (2, [1, 4]), (9, [1, 4, 7])])
+def test_a_head_is_the_first_examples(size, firsts):
+    head = Head(PackedExamples(ROWS), size)
+    (batch,) = in_order(head, 10)
+    assert len(head) == len(firsts) and batch.input_ids[:, 0].tolist() == firsts
 
 
 def test_a_batch_moves_whole():

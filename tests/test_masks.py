@@ -106,6 +106,8 @@ def test_equal_scores_are_kept_from_the_left():
     equal = torch.ones(4, 4)
     assert picture(Unstructured().keep(equal, 0.75)) == ["####", "....", "....", "...."]
     assert picture(NM(2, 4).keep(equal, 0.5)) == ["##.."] * 4
+    many = Unstructured().keep(torch.ones(64, 128), 0.5)  # where an unstable sort would mix them
+    assert many[:32].all() and not many[32:].any()
 
 
 def test_name_and_seed_choose_the_mask_and_nothing_else_does():

@@ -107,6 +107,25 @@ def test_the_matrices_of_the_blocks_and_nothing_else(family):
             assert torch.equal(weight, before[name]) and weight.all()
 
 
+class Odd(nn.Module):
+    """A model whose head stands in the stack of its blocks, or that has no stack at all."""
+
+    def __init__(self, *layers):
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.outside = nn.Linear(4, 4)
+
+    def get_output_embeddings(self):
+        return self.layers[-1] if self.layers else None
+
+
+def test_a_head_is_found_by_what_it_is_not_by_where_it_stands():
+    masks = sparse.sparsify(Odd(nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 9)))
+    assert list(masks.masks) == ["layers.0.weight"]
+    with pytest.raises(ValueError, match=r"an nn\.ModuleList of blocks; Odd has none"):
+        sparse.sparsify(Odd())
+
+
 @each_family
 def test_zeros_stay_zero_and_the_rest_trains(family):
     model = build(family)
