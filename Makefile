@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help env book study test slow lint lab clean
+.PHONY: help env book picture study test slow lint lab clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 8
@@ -27,6 +27,9 @@ $(READY): requirements.txt pyproject.toml
 
 book: $(READY) ## execute the notebooks and render the book (MEDISWIFT_DATA=FOLDER for real data)
 	$(BIN)/python -m mediswift book $(STUDY)
+
+picture: $(READY) ## redraw the README's picture from the demo run
+	$(BIN)/python -m mediswift book studies/demo.yaml --picture book/_static/demo.png
 
 study: $(READY) ## execute a study: make study STUDY=studies/NAME.yaml
 	$(BIN)/python -m mediswift study $(STUDY)

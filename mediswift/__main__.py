@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -80,29 +81,29 @@ def _study(arguments: argparse.Namespace) -> int:
     from mediswift import runner
 
     todo = runner.run_study(arguments.study, arguments.cores)
-    if not todo:
-        return _summary(runner, arguments.study)
     for job in todo:
         failed = job.output.with_suffix(".failed.ipynb")
         why = f"failed: see {failed}" if failed.exists() else "not reached"
         print(f"{job.name}: {why}", file=sys.stderr)
-    return 1
-
-
-def _book(arguments: argparse.Namespace) -> int:
-    from mediswift import runner
-
-    if status := _study(arguments):
-        return status
-    copied = runner.collect(arguments.study)
-    page = runner.build_book()
-    print(f"{len(copied)} pages changed; the book is {page}")
+    if todo:
+        return 1
+    for job in runner.jobs(arguments.study):
+        print(f"{runner.seconds_of(job.output):6.0f} s  {job.output.relative_to(runner.ROOT)}")
     return 0
 
 
-def _summary(runner: object, study: Path) -> int:
-    for job in runner.jobs(study):
-        print(f"{runner.seconds_of(job.output):6.0f} s  {job.output.relative_to(runner.ROOT)}")
+def _book(arguments: argparse.Namespace) -> int:
+    from mediswift import book
+
+    if status := _study(arguments):
+        return status
+    began = time.perf_counter()
+    changed = book.collect(arguments.study)
+    page = book.render()
+    print(f"{time.perf_counter() - began:6.0f} s  the book, {len(changed)} chapters new in it")
+    if arguments.picture:
+        print(f"{book.save_picture(arguments.picture)} drawn from this book")
+    print(f"\nopen {page}")
     return 0
 
 
@@ -133,6 +134,7 @@ def make_parser() -> argparse.ArgumentParser:
         verb = _verb(verbs, name, function, text)
         verb.add_argument("study", type=Path)
         verb.add_argument("--cores", type=int, default=1, help="notebooks at a time")
+    verb.add_argument("--picture", type=Path, help="also save the front page's figure as PNG here")
     return parser
 
 

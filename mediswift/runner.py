@@ -1,5 +1,4 @@
-"""Executing notebooks strictly: one, or a study's grid of them, and rendering the book from the
-results.
+"""Executing notebooks strictly: one, or a study's grid of them.
 
 Decisions: a parameter that a notebook does not declare is an error that names the nearest one
 (papermill only warns, runs the default and exits 0). A notebook that failed leaves its output
@@ -12,7 +11,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -154,43 +152,6 @@ def run_study(study: Path, cores: int = 1, root: Path = ROOT) -> list[Job]:
     if done.returncode and not left:
         raise RuntimeError(f"Snakemake stopped with code {done.returncode}; it says why above")
     return left
-
-
-def collect(study: Path) -> list[Path]:
-    """Pages that were copied into `book/notebooks`: the first executed notebook of each chapter.
-
-    Copies only what changed, so that the book rebuilds only those pages.
-    """
-    pages = {}
-    for job in jobs(study):
-        pages.setdefault(job.notebook.stem, job.output)
-    folder = ROOT / "book" / "notebooks"
-    folder.mkdir(exist_ok=True)
-    copied = []
-    for stem, output in pages.items():
-        page = folder / f"{stem}.ipynb"
-        if not page.exists() or page.read_bytes() != output.read_bytes():
-            copied.append(Path(shutil.copyfile(output, page)))
-    return copied
-
-
-def build_book() -> Path:
-    """Path of the front page of the book, rendered with every warning an error.
-
-    Raises RuntimeError when Jupyter Book fails.
-    """
-    command = [sys.executable, "-m", "jupyter_book.cli.main", "build", str(ROOT / "book")]
-    done = subprocess.run(
-        [*command, "-n", "-W", "--keep-going", "--quiet"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(
-            f"Jupyter Book did not build:\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
-        )
-    return ROOT / "book" / "_build" / "html" / "index.html"
 
 
 def seconds_of(output: Path) -> float:

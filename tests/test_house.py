@@ -22,6 +22,7 @@ FLOORS = [
     "runs train",
     "examine finetune pretrain",
     "figures runner",
+    "book",
     "__main__",
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names.split()}

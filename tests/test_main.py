@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mediswift import flops, models, pubmedqa, runner
+from mediswift import book, flops, models, pubmedqa, runner
 from mediswift.__main__ import main
 from mediswift.runs import load_model, load_tokenizer
 
@@ -82,7 +82,7 @@ def test_a_study_that_failed_names_what_is_left(capsys, monkeypatch, tmp_path):
     ]
     (tmp_path / "one.failed.ipynb").touch()
     monkeypatch.setattr(runner, "run_study", lambda *_: jobs)
-    monkeypatch.setattr(runner, "build_book", lambda: pytest.fail("there is nothing to read"))
+    monkeypatch.setattr(book, "render", lambda: pytest.fail("there is nothing to read"))
     for verb in ("study", "book"):
         assert main([verb, "studies/tiny.yaml"]) == 1
         said = capsys.readouterr().err.splitlines()

@@ -1,0 +1,70 @@
+"""Rendering the book: executed notebooks become its chapters, and Jupyter Book its pages.
+
+Decisions: the book never runs code, so what a page shows is what was run; every warning is an
+error; the figure on the README is taken out of the book, never drawn a second time.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+
+from mediswift import runner
+from mediswift.runner import ROOT
+
+CHAPTERS = ROOT / "book" / "notebooks"
+GLUED = "application/papermill.record/"
+
+
+def collect(study: Path) -> list[Path]:
+    """Chapters that were copied into `book/notebooks` because they changed.
+
+    A study with a grid has many executed copies of a notebook; the first becomes the chapter.
+    """
+    pages: dict[str, Path] = {}
+    for job in runner.jobs(study):
+        pages.setdefault(job.notebook.stem, job.output)
+    CHAPTERS.mkdir(exist_ok=True)
+    chapters = [(output, CHAPTERS / f"{stem}.ipynb") for stem, output in pages.items()]
+    return [Path(shutil.copyfile(*pair)) for pair in chapters if _differ(*pair)]
+
+
+def render() -> Path:
+    """Path of the front page of the book, rendered with every warning an error.
+
+    Raises RuntimeError, with what Jupyter Book said, when it fails.
+    """
+    command = [sys.executable, "-m", "jupyter_book.cli.main", "build", str(ROOT / "book")]
+    options = ["-n", "-W", "--keep-going", "--quiet"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"the book did not build:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+    return ROOT / "book" / "_build" / "html" / "index.html"
+
+
+def save_picture(
+    target: Path, chapter: Path = CHAPTERS / "07_results.ipynb", name: str = "figure_accuracies"
+) -> Path:
+    """Path of the PNG of the figure that `chapter` glued under `name`.
+
+    Raises ValueError when it glued none.
+    """
+    notebook = nbformat.read(chapter, as_version=4)
+    outputs = (output for cell in notebook.cells for output in cell.get("outputs", []))
+    for output in outputs:
+        if output.get("metadata", {}).get("scrapbook", {}).get("name", "").endswith(name):
+            partial = target.with_name(f".{target.name}.{os.getpid()}")
+            partial.write_bytes(base64.b64decode(output["data"][f"{GLUED}image/png"]))
+            os.replace(partial, target)
+            return target
+    raise ValueError(f"a picture is a figure glued as {name!r}; {chapter.name} has none")
+
+
+def _differ(output: Path, chapter: Path) -> bool:
+    return not chapter.exists() or chapter.read_bytes() != output.read_bytes()
