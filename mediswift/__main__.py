@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -102,7 +103,8 @@ def _book(arguments: argparse.Namespace) -> int:
     page = book.render()
     print(f"{time.perf_counter() - began:6.0f} s  the book, {len(changed)} chapters new in it")
     if arguments.picture:
-        print(f"{book.save_picture(arguments.picture)} drawn from this book")
+        shutil.copyfile(book.FRONT, arguments.picture)
+        print(f"{arguments.picture}: the figure of the front page")
     print(f"\nopen {page}")
     return 0
 

@@ -7,7 +7,6 @@ error; the figure on the README is taken out of the book, never drawn a second t
 from __future__ import annotations
 
 import base64
-import os
 import shutil
 import subprocess
 import sys
@@ -19,18 +18,22 @@ from mediswift import runner
 from mediswift.runner import ROOT
 
 CHAPTERS = ROOT / "book" / "notebooks"
+FRONT = CHAPTERS / "front.png"
 GLUED = "application/papermill.record/"
 
 
 def collect(study: Path) -> list[Path]:
     """Chapters that were copied into `book/notebooks` because they changed.
 
-    A study with a grid has many executed copies of a notebook; the first becomes the chapter.
+    The front page's figure is taken out of the last one. A study with a grid has many executed
+    copies of a notebook; the first becomes the chapter.
     """
     pages: dict[str, Path] = {}
     for job in runner.jobs(study):
         pages.setdefault(job.notebook.stem, job.output)
     CHAPTERS.mkdir(exist_ok=True)
+    if results := pages.get("07_results"):
+        save_picture(FRONT, results, "figure_accuracies")
     chapters = [(output, CHAPTERS / f"{stem}.ipynb") for stem, output in pages.items()]
     return [Path(shutil.copyfile(*pair)) for pair in chapters if _differ(*pair)]
 
@@ -40,28 +43,28 @@ def render() -> Path:
 
     Raises RuntimeError, with what Jupyter Book said, when it fails.
     """
-    command = [sys.executable, "-m", "jupyter_book.cli.main", "build", str(ROOT / "book")]
+    page = ROOT / "book" / "_build" / "html" / "index.html"
+    # it cannot be run as a module; its command lies beside this environment's python
+    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(ROOT / "book")]
     options = ["-n", "-W", "--keep-going", "--quiet"]
     done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
-    if done.returncode:
+    if done.returncode or not page.exists():
         raise RuntimeError(f"the book did not build:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
-    return ROOT / "book" / "_build" / "html" / "index.html"
+    return page
 
 
-def save_picture(
-    target: Path, chapter: Path = CHAPTERS / "07_results.ipynb", name: str = "figure_accuracies"
-) -> Path:
-    """Path of the PNG of the figure that `chapter` glued under `name`.
+def save_picture(target: Path, chapter: Path, name: str) -> Path:
+    """Path of the PNG of the figure that the executed `chapter` glued under `name`.
 
     Raises ValueError when it glued none.
     """
     notebook = nbformat.read(chapter, as_version=4)
-    outputs = (output for cell in notebook.cells for output in cell.get("outputs", []))
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     for output in outputs:
         if output.get("metadata", {}).get("scrapbook", {}).get("name", "").endswith(name):
-            partial = target.with_name(f".{target.name}.{os.getpid()}")
-            partial.write_bytes(base64.b64decode(output["data"][f"{GLUED}image/png"]))
-            os.replace(partial, target)
+            picture = base64.b64decode(output["data"][f"{GLUED}image/png"])
+            if not target.exists() or target.read_bytes() != picture:
+                target.write_bytes(picture)
             return target
     raise ValueError(f"a picture is a figure glued as {name!r}; {chapter.name} has none")
 

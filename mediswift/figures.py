@@ -158,25 +158,23 @@ def accuracies(table: pd.DataFrame, lines: Mapping[str, float]) -> Figure:
         fmt="o", color=BLUE, capsize=4, lw=2,
     )  # fmt: skip
     for (name, value), color in zip(lines.items(), (DENSE, ORANGE, GREEN), strict=False):
-        axes.axvline(value, color=color, ls="--", lw=1.5)
-        axes.annotate(
-            f"{name} {value:.1f}", (value, len(table) - 0.35), color=color, ha="center", fontsize=9
-        )
+        axes.axvline(value, color=color, ls="--", lw=1.5, label=f"{name} {value:.1f}")
     axes.set(xlabel="accuracy on the test questions (%)", yticks=places, yticklabels=table["name"])
     axes.set_ylim(-0.6, len(table) - 0.4)
+    axes.legend(frameon=False, ncols=len(lines), loc="lower left", bbox_to_anchor=(0, 1))
     return figure
 
 
 def loss_against_flops(runs: pd.DataFrame) -> Figure:
     """Bits per byte against theoretical FLOPs, a dot a run, colored by sparsity."""
     figure, axes = _axes((7, 3.6))
+    removed = runs["sparsity"].map("{:.0%} removed".format).rename("")
     sns.scatterplot(
-        runs, x="theoretical_flops", y="bits_per_byte", hue="sparsity", style="size", s=90, ax=axes
+        runs, x="theoretical_flops", y="bits_per_byte", hue=removed, style="size", s=110, ax=axes
     )
-    axes.set(
-        xlabel="theoretical training FLOPs", ylabel="held-out loss (bits per byte)", xscale="log"
-    )
-    axes.legend(frameon=False)
+    axes.set(xlabel="theoretical training FLOPs", ylabel="held-out loss (bits per byte)")
+    axes.set_xlim(0, None)
+    axes.legend(frameon=False, bbox_to_anchor=(1, 1), loc="upper left")
     return figure
 
 

@@ -67,7 +67,7 @@ class FinetuneConfig:
 
 PROFILES: dict[str, dict[str, Any]] = {
     "tiny": {"epochs": 1},
-    "demo": {"epochs": 2, "batch": 8, "micro_batch": 8, "max_length": 320},
+    "demo": {"epochs": 1, "batch": 4, "micro_batch": 4},
     "small": {"epochs": 5, "batch": 32, "micro_batch": 16, "lr": 1e-4},
     "med": {"epochs": 10, "batch": 32, "micro_batch": 8, "lr": 2e-5},
     "xl": {"epochs": 10, "batch": 32, "micro_batch": 4, "lr": 1e-5},

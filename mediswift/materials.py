@@ -38,7 +38,8 @@ class Materials:
 def prepare(address: str, *, vocab_size: int, context: int, runs: str | Path = "runs") -> Materials:
     """Materials of the corpus at `address`, made under `runs` or found there.
 
-    Raises what `corpus.load` and `tokens.train_tokenizer` raise.
+    Raises what `corpus.load` and `tokens.train_tokenizer` raise, and ValueError when the text does
+    not fill a row to train on and one to validate on.
     """
     documents = corpus.load(address)
     data = corpus.fingerprint(documents)[:12]
@@ -52,7 +53,13 @@ def prepare(address: str, *, vocab_size: int, context: int, runs: str | Path = "
             id=name, kind="corpus", params=params, metrics=counts, data_fingerprint=data
         )
         records.write(record, folder)
-    return _load(folder, context)
+    found = _load(folder, context)
+    if not (len(found.train) and len(found.validation)):
+        raise ValueError(
+            f"training and validation need a row of {context} tokens each, {address} gives "
+            f"{len(found.train)} and {len(found.validation)}: read more text, or cut shorter rows"
+        )
+    return found
 
 
 def texts(documents: Dataset) -> Iterator[str]:

@@ -222,13 +222,15 @@ class Report:
     def __str__(self) -> str:
         """Print ours, the majority class, and whether they can be told apart."""
         majority = self._majority()
-        head = f"{'':10}{'accuracy':20}{'macro-F1':>9}{'n':>6}"
+        width = max(map(len, (self.name, majority.name))) + 2
+        head = f"{'':{width}}{'accuracy':20}{'macro-F1':>9}{'n':>6}"
         verdict = f"{self.name} - majority: {self.difference(majority)}"
-        return "\n".join([head, self._line(), majority._line(), verdict, self._note()])
+        return "\n".join([head, self._line(width), majority._line(width), verdict, self._note()])
 
-    def _line(self) -> str:
+    def _line(self, width: int) -> str:
         share, low, high = (f"{100 * x:.1f}" for x in (self.accuracy, self.low, self.high))
-        return f"{self.name:10}{f'{share} [{low}, {high}]':20}{100 * self.macro_f1:9.1f}{self.n:6}"
+        interval = f"{share} [{low}, {high}]"
+        return f"{self.name:{width}}{interval:20}{100 * self.macro_f1:9.1f}{self.n:6}"
 
     def _note(self) -> str:
         return f"{self.setting}; 95 % Wilson intervals; {self.truncated} contexts cut to fit"

@@ -97,6 +97,14 @@ def frame(folder: str | Path, kind: str = "") -> pd.DataFrame:
     return pd.DataFrame([_row(record) for record in found if kind in ("", record.kind)])
 
 
+def beside(named: dict[str, Record], metrics: list[str]) -> pd.DataFrame:
+    """Table of some `metrics` of a few runs, a column a run, as text that a reader can compare."""
+    import pandas as pd
+
+    columns = {name: [_plain(r.metrics[m]) for m in metrics] for name, r in named.items()}
+    return pd.DataFrame(columns, index=metrics)
+
+
 def published(path: str | Path) -> pd.DataFrame:
     """Table of the numbers of others (`results/published.json`), each with source and certainty."""
     import pandas as pd

@@ -1,9 +1,10 @@
-"""Finding a finished run again: its record, its model, its history, by its id."""
+"""Finding a finished run again by its id: its record, its model, its history, what led to it."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from torch import nn
@@ -35,6 +36,36 @@ def load_model(name: str, runs: str | Path = "runs") -> nn.Module:
     """Model of a finished run: plain, or with its soft prompt."""
     load_run(name, runs)
     return prompts.load(Path(runs) / name / "model")
+
+
+def lineage(name: str, runs: str | Path = "runs") -> list[Record]:
+    """Records of a run and of the models that led to it, the first of them first."""
+    record = load_run(name, runs)
+    if record.kind == "pretrain":
+        return [record]
+    return [*lineage(record.parent, runs), record]
+
+
+def exams(runs: str | Path = "runs") -> pd.DataFrame:
+    """Table of all examinations, a row each: their metrics, and the parameters of what led there.
+
+    Where two stages share a parameter's name (`seed`, `lr`), the later stage's value is shown.
+    """
+    rows = []
+    for path in sorted(Path(runs).glob("exam-*/record.json")):
+        row: dict[str, Any] = {"virtual_tokens": 0, "frozen": False}
+        for record in lineage(path.parent.name, runs):
+            row |= record.params
+        rows.append(row | record.metrics | {"id": record.id, "name": _describe(row)})
+    table = pd.DataFrame(rows)
+    keys = ["sparsity", "pattern", "virtual_tokens", "frozen", "seed"]
+    return table.sort_values(keys, ignore_index=True) if rows else table
+
+
+def _describe(row: dict[str, Any]) -> str:
+    prompt = f", prompt of {row['virtual_tokens']}" if row["virtual_tokens"] else ""
+    alone = " alone" if row["frozen"] else ""
+    return f"{row['sparsity']:.0%} removed{prompt}{alone}"
 
 
 def load_history(name: str, runs: str | Path = "runs") -> pd.DataFrame:

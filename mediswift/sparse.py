@@ -67,6 +67,13 @@ class Masks:
                     "make a new optimizer, for the old one's moments would move them again"
                 )
 
+    def removed(self, model: nn.Module) -> np.ndarray:
+        """Values in `model` of all weights that the masks remove, one after the other."""
+        parameters = dict(model.named_parameters())
+        return np.concatenate(
+            [parameters[name].detach()[~mask].numpy() for name, mask in self.masks.items()]
+        )
+
     def save(self, folder: str | Path) -> Path:
         """Path of the file with all masks, eight weights to a byte, written into `folder`."""
         about = {"sparsity": self.sparsity, "pattern": self.pattern, "seed": self.seed}

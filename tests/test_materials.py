@@ -99,3 +99,10 @@ def test_pubmedqas_own_abstracts_are_left_out_and_counted(tmp_path):
 def test_a_corpus_too_small_for_the_vocabulary_is_refused(tmp_path):
     with pytest.raises(ValueError, match="vocab_size=60000 was asked for and the corpus gave"):
         materials.prepare("sample:", vocab_size=60_000, context=64, runs=tmp_path)
+
+
+def test_a_corpus_that_fills_no_row_is_refused(made):
+    with pytest.raises(
+        ValueError, match=r"a row of 8192 tokens each, sample: gives \d+ and 0: read"
+    ):
+        materials.prepare("sample:", vocab_size=400, context=8_192, runs=made[0])

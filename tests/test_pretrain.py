@@ -8,13 +8,15 @@ import sys
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mediswift import checkpoints, demo, flops, models, pretrain, sparse, train
-from mediswift.runs import load_history
+from mediswift import checkpoints, demo, flops, pretrain, sparse, train
+from mediswift.runs import load_history, load_model
 
 TINY = pretrain.profile("tiny")
 LONG = replace(TINY, batch_tokens=512, tokens=512 * 150)
@@ -27,6 +29,11 @@ def forbid(*_, **__):
 
 def tensors(folder):
     return load_file(folder / checkpoints.FILE)
+
+
+@pytest.fixture(scope="module")
+def ingredients(runs, pretrained):
+    return pretrain.load_materials(TINY, runs)
 
 
 # The numbers
@@ -98,18 +105,23 @@ def test_a_dense_run_starts_from_the_same_weights_and_has_no_masks(tmp_path):
     assert sparse.load_masks(tmp_path / record.id) is None
 
 
+def test_a_few_rows_can_validate(runs, ingredients, tmp_path):
+    config = replace(TINY, tokens=1024, validation_rows=2)
+    record = pretrain.pretrain(config, tmp_path)
+    rows = torch.from_numpy(np.stack([ingredients.validation[row] for row in range(2)]))
+    model = load_model(record.id, tmp_path)
+    with torch.no_grad():
+        loss = cross_entropy(model(rows[:, :-1]).logits.flatten(0, 1), rows[:, 1:].flatten())
+    assert record.metrics["validation_loss_nats"] == pytest.approx(loss.item(), rel=1e-5)
+
+
 # What a run is
 
 CHANGES = {
     "size": "demo", "tokens": 30_720, "batch_tokens": 2_048, "lr": 1e-3, "micro_batch": 1,
     "sparsity": 0.5, "pattern": "1:4", "seed": 1, "warmup": 0.1, "precision": "bf16",
-    "validations": 4,
+    "validations": 4, "validation_rows": 2,
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def ingredients(runs, pretrained):
-    return pretrain.load_materials(TINY, runs)
 
 
 @pytest.mark.parametrize("name", [f.name for f in fields(TINY) if f.name != "corpus"])
@@ -168,7 +180,6 @@ def test_an_unknown_profile_names_those_there_are():
 def test_the_door_needs_a_configuration(capsys):
     assert pretrain.main([]) == 2
     assert "usage: python -m mediswift.pretrain CONFIG.json" in capsys.readouterr().err
-    assert len(models.SIZES) >= len(pretrain.PROFILES)
 
 
 # Stopped
@@ -245,4 +256,6 @@ def test_two_processes_from_the_command_line_are_stopped_and_go_on(tmp_path):
     assert said.count(record.id) == 2  # its header and its record, each once
     one, two = tensors(tmp_path / "one" / record.id), tensors(tmp_path / "two" / record.id)
     for name in one:
-        torch.testing.assert_close(one[name], two[name], atol=1e-5, rtol=1e-4)
+        # A key's bias has no gradient but rounding, which Adam scales up
+        if not name.endswith("k_proj.bias"):
+            torch.testing.assert_close(one[name], two[name], atol=1e-5, rtol=1e-4)
