@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mediswift import flops
-from mediswift.models import SIZES, shape
+from mediswift.models import SIZES, fastest_device, shape
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -62,7 +62,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         questions = pubmedqa.split(questions, arguments.split, arguments.fold)
     if arguments.limit:
         questions = pubmedqa.limit(questions, arguments.limit, seed=0)
-    model = prompts.load(arguments.model)
+    model = prompts.load(arguments.model).to(fastest_device())
     tokenizer = AutoTokenizer.from_pretrained(arguments.model, local_files_only=True)
     report = pubmedqa.evaluate(model, tokenizer, questions, arguments.setting)
     print(json.dumps(report.metrics()) if arguments.json else report)

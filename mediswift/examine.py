@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mediswift import corpus, pubmedqa, records
+from mediswift.models import fastest_device
 from mediswift.pubmedqa import Report
 from mediswift.records import Record
 from mediswift.runs import load_model, load_run, load_tokenizer
@@ -46,6 +47,7 @@ def examine(config: ExamConfig, runs: str | Path = "runs") -> Record:
     if (folder / "record.json").exists():
         return records.load(folder / "record.json")
     model, tokenizer = load_model(config.parent, runs), load_tokenizer(config.parent, runs)
+    model.to(fastest_device())
     report = pubmedqa.evaluate(model, tokenizer, test, config.setting, max_length=limit or None)
     write_predictions(report, folder)
     record = Record(

@@ -58,6 +58,11 @@ def build(shape: Shape, *, seed: int) -> BioGptForCausalLM:
     return model
 
 
+def fastest_device() -> torch.device:
+    """Return the accelerator where there is one, else the CPU."""
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+
 def initial_spread(shape: Shape) -> float:
     """Standard deviation of the initial weights: the GPTs' 0.02, and more for narrow models.
 

@@ -69,6 +69,7 @@ def run(notebook: Path, parameters: dict[str, Any], output: Path) -> float:
     try:
         papermill.execute_notebook(
             str(notebook), str(failed), values, cwd=str(notebook.parent), progress_bar=False,
+            extra_arguments=["--log-level=ERROR"],
             kernel_name="python3",
         )  # fmt: skip
     except papermill.PapermillExecutionError as error:
