@@ -161,7 +161,7 @@ def accuracies(table: pd.DataFrame, lines: Mapping[str, float]) -> Figure:
         axes.axvline(value, color=color, ls="--", lw=1.5, label=f"{name} {value:.1f}")
     axes.set(xlabel="accuracy on the test questions (%)", yticks=places, yticklabels=table["name"])
     axes.set_ylim(-0.6, len(table) - 0.4)
-    axes.legend(frameon=False, ncols=len(lines), loc="lower left", bbox_to_anchor=(0, 1))
+    figure.legend(frameon=False, ncols=len(lines), loc="outside upper center")
     return figure
 
 

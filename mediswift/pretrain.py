@@ -104,8 +104,8 @@ PROFILES: dict[str, PretrainConfig] = {
         size="tiny", corpus="sample:", tokens=20_480, batch_tokens=1_024, lr=3e-3
     ),
     "demo": PretrainConfig(
-        size="demo", corpus="demo:", tokens=409_600, batch_tokens=1_024, lr=3e-3,
-        warmup=0.1, validation_rows=96,
+        size="demo", corpus="demo:", tokens=307_200, batch_tokens=1_024, lr=3e-3,
+        warmup=0.1, validation_rows=48,
     ),
     "small": PretrainConfig(
         size="small", corpus="demo:", tokens=300_000_000, batch_tokens=131_072, lr=6e-4,

@@ -17,12 +17,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -32,50 +30,8 @@ from mediswift import checkpoints
 from mediswift.batches import IGNORED, Batch, Examples, in_order
 from mediswift.checkpoints import Progress
 from mediswift.metrics import Log
+from mediswift.schedule import Config, indices_of, is_due, learning_rate
 from mediswift.sparse import masks_of
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    """How to train: AdamW, linear warm-up, cosine decay, clipping, accumulation."""
-
-    steps: int
-    """Optimizer steps."""
-    batch: int
-    """Examples of one optimizer step, over all processes."""
-    micro_batch: int
-    """Examples of one forward pass in one process; gradients accumulate over the batch."""
-    lr: float
-    """Peak learning rate."""
-    warmup_steps: int = 0
-    """Steps of linear warm-up from zero."""
-    final_lr: float = 0.1
-    """Learning rate at the end, as a fraction of the peak."""
-    weight_decay: float = 0.1
-    """AdamW's, on matrices only."""
-    beta2: float = 0.95
-    clip: float = 1.0
-    """Largest global gradient norm."""
-    precision: str = "no"
-    """Accelerate's mixed precision: no | bf16 | fp16 (never on a CPU: far slower there)."""
-    evaluate_every: int = 0
-    """Steps between validations; 0 = only at the end."""
-    save_every: int = 0
-    """Steps between checkpoints; 0 = only at the end."""
-    log_every: int = 10
-    """Steps between lines of metrics."""
-    seed: int = 0
-    """Order of the examples, dropout."""
-
-    def __post_init__(self) -> None:
-        """Refuse numbers that contradict each other."""
-        if self.steps < 1 or not 1 <= self.micro_batch <= self.batch:
-            raise ValueError(
-                "training needs steps >= 1 and 1 <= micro_batch <= batch, got "
-                f"steps={self.steps}, micro_batch={self.micro_batch}, batch={self.batch}"
-            )
-        if self.warmup_steps > self.steps:
-            raise ValueError(f"warmup_steps={self.warmup_steps} exceeds steps={self.steps}")
 
 
 def fit(
@@ -115,12 +71,12 @@ def fit(
             done = progress.step == config.steps
             if masks and (progress.step == 1 or done):
                 masks.check(plain)
-            if validation and (done or _due(progress.step, config.evaluate_every)):
+            if validation and (done or is_due(progress.step, config.evaluate_every)):
                 row["validation_loss"] = mean_loss(model, validation, config.micro_batch)
-            if done or _due(progress.step, config.log_every) or "validation_loss" in row:
+            if done or is_due(progress.step, config.log_every) or "validation_loss" in row:
                 log.write(_timed(row, progress), config.steps)
             stop = _any(accelerator, asked.is_set())
-            if done or stop or _due(progress.step, config.save_every):
+            if done or stop or is_due(progress.step, config.save_every):
                 if accelerator.is_main_process:
                     checkpoints.save(folder, plain, optimizer.optimizer, progress)
                 accelerator.wait_for_everyone()
@@ -138,8 +94,8 @@ def make_accelerator(config: Config) -> Accelerator:
     cpu = not torch.accelerator.is_available()
     if cpu and config.precision != "no":
         raise ValueError(
-            f"mixed precision needs a GPU, got precision={config.precision!r} on a CPU, where it is "
-            "far slower; use precision='no', or a machine with a GPU"
+            f"mixed precision needs a GPU, got precision={config.precision!r} on a CPU, where it "
+            "is far slower; use precision='no', or a machine with a GPU"
         )
     accelerator = Accelerator(mixed_precision=config.precision, cpu=cpu)
     if accelerator.num_processes > config.batch:
@@ -163,31 +119,6 @@ def make_optimizer(model: nn.Module, config: Config) -> torch.optim.AdamW:
         betas=(0.9, config.beta2),
         fused=True,
     )
-
-
-def learning_rate(step: int, config: Config) -> float:
-    """Rate of step `step` (from 0): linear warm-up, then a cosine down to `final_lr` of the peak.
-
-    >>> learning_rate(0, Config(steps=10, batch=1, micro_batch=1, lr=1.0, warmup_steps=2))
-    0.5
-    """
-    if step < config.warmup_steps:
-        return config.lr * (step + 1) / config.warmup_steps
-    done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    return config.lr * (
-        config.final_lr + (1 - config.final_lr) * (1 + math.cos(math.pi * done)) / 2
-    )
-
-
-def indices_of(step: int, examples: int, config: Config) -> np.ndarray:
-    """Indices of the examples of step `step`, (batch,): each epoch is a new permutation.
-
-    >>> sorted(indices_of(0, 4, Config(steps=1, batch=4, micro_batch=4, lr=1.0)).tolist())
-    [0, 1, 2, 3]
-    """
-    positions = np.arange(step * config.batch, (step + 1) * config.batch)
-    orders = [_permutation(config.seed, int(epoch), examples) for epoch in positions // examples]
-    return np.array([order[p] for order, p in zip(orders, positions % examples, strict=True)])
 
 
 @torch.no_grad()
@@ -268,15 +199,6 @@ def _timed(row: dict[str, Any], progress: Progress) -> dict[str, Any]:
 def _any(accelerator: Accelerator, flag: bool) -> bool:
     # Processes stop after the same step, or one would wait for the others forever
     return bool(accelerator.reduce(torch.tensor(int(flag), device=accelerator.device), "sum"))
-
-
-def _due(step: int, every: int) -> bool:
-    return every > 0 and step % every == 0
-
-
-@lru_cache(maxsize=4)
-def _permutation(seed: int, epoch: int, examples: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(examples)
 
 
 def _fingerprint(config: Config, examples: int, mask_digest: str) -> str:

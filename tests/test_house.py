@@ -16,7 +16,7 @@ import mediswift
 HOUSE = Path(mediswift.__file__).parent
 FILES = sorted(path.stem for path in HOUSE.rglob("*.py"))
 FLOORS = [
-    "__init__ demo documents flops medline metrics records stats",
+    "__init__ demo documents flops medline metrics records schedule stats",
     "batches checkpoints corpus likelihood masks models questions tokens",
     "materials prompts pubmedqa sparse",
     "runs train",

@@ -1,0 +1,95 @@
+"""How to train, as pure functions of (configuration, step): what is due, at which rate, on what.
+
+Decisions: nothing remembers where it was. A resumed run asks for step 1,234 and gets what an
+uninterrupted one got, so no state of a data loader or a scheduler is ever saved.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """How to train: AdamW, linear warm-up, cosine decay, clipping, accumulation."""
+
+    steps: int
+    """Optimizer steps."""
+    batch: int
+    """Examples of one optimizer step, over all processes."""
+    micro_batch: int
+    """Examples of one forward pass in one process; gradients accumulate over the batch."""
+    lr: float
+    """Peak learning rate."""
+    warmup_steps: int = 0
+    """Steps of linear warm-up from zero."""
+    final_lr: float = 0.1
+    """Learning rate at the end, as a fraction of the peak."""
+    weight_decay: float = 0.1
+    """AdamW's, on matrices only."""
+    beta2: float = 0.95
+    clip: float = 1.0
+    """Largest global gradient norm."""
+    precision: str = "no"
+    """Accelerate's mixed precision: no | bf16 | fp16 (never on a CPU: far slower there)."""
+    evaluate_every: int = 0
+    """Steps between validations; 0 = only at the end."""
+    save_every: int = 0
+    """Steps between checkpoints; 0 = only at the end."""
+    log_every: int = 10
+    """Steps between lines of metrics."""
+    seed: int = 0
+    """Order of the examples, dropout."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that contradict each other."""
+        if self.steps < 1 or not 1 <= self.micro_batch <= self.batch:
+            raise ValueError(
+                "training needs steps >= 1 and 1 <= micro_batch <= batch, got "
+                f"steps={self.steps}, micro_batch={self.micro_batch}, batch={self.batch}"
+            )
+        if self.warmup_steps > self.steps:
+            raise ValueError(f"warmup_steps={self.warmup_steps} exceeds steps={self.steps}")
+
+
+def learning_rate(step: int, config: Config) -> float:
+    """Rate of step `step` (from 0): linear warm-up, then a cosine down to `final_lr` of the peak.
+
+    >>> learning_rate(0, Config(steps=10, batch=1, micro_batch=1, lr=1.0, warmup_steps=2))
+    0.5
+    """
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / config.warmup_steps
+    done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    return config.lr * (
+        config.final_lr + (1 - config.final_lr) * (1 + math.cos(math.pi * done)) / 2
+    )
+
+
+def indices_of(step: int, examples: int, config: Config) -> np.ndarray:
+    """Indices of the examples of step `step`, (batch,): each epoch is a new permutation.
+
+    >>> sorted(indices_of(0, 4, Config(steps=1, batch=4, micro_batch=4, lr=1.0)).tolist())
+    [0, 1, 2, 3]
+    """
+    positions = np.arange(step * config.batch, (step + 1) * config.batch)
+    orders = [_permutation(config.seed, int(epoch), examples) for epoch in positions // examples]
+    return np.array([order[p] for order, p in zip(orders, positions % examples, strict=True)])
+
+
+def is_due(step: int, every: int) -> bool:
+    """Whether something done every so many steps is due after `step`; 0 = never.
+
+    >>> is_due(10, 5), is_due(10, 0)
+    (True, False)
+    """
+    return every > 0 and step % every == 0
+
+
+@lru_cache(maxsize=4)
+def _permutation(seed: int, epoch: int, examples: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(examples)
