@@ -6,7 +6,7 @@ that a reader learns the code once; every axis carries its unit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -161,6 +161,7 @@ def accuracies(table: pd.DataFrame, lines: Mapping[str, float]) -> Figure:
         axes.axvline(value, color=color, ls="--", lw=1.5, label=f"{name} {value:.1f}")
     axes.set(xlabel="accuracy on the test questions (%)", yticks=places, yticklabels=table["name"])
     axes.set_ylim(-0.6, len(table) - 0.4)
+    axes.margins(x=0.08)
     figure.legend(frameon=False, ncols=len(lines), loc="outside upper center")
     return figure
 
@@ -168,9 +169,17 @@ def accuracies(table: pd.DataFrame, lines: Mapping[str, float]) -> Figure:
 def loss_against_flops(runs: pd.DataFrame) -> Figure:
     """Bits per byte against theoretical FLOPs, a dot a run, colored by sparsity."""
     figure, axes = _axes((7, 3.6))
-    removed = runs["sparsity"].map("{:.0%} removed".format).rename("")
+    removed = runs["sparsity"].map(lambda s: f"{s:.0%} removed" if s else "dense").rename("")
+    palette = dict(zip(removed.unique(), _colors(removed.unique()), strict=True))
     sns.scatterplot(
-        runs, x="theoretical_flops", y="bits_per_byte", hue=removed, style="size", s=110, ax=axes
+        runs,
+        x="theoretical_flops",
+        y="bits_per_byte",
+        hue=removed,
+        style="size",
+        palette=palette,
+        s=110,
+        ax=axes,
     )
     axes.set(xlabel="theoretical training FLOPs", ylabel="held-out loss (bits per byte)")
     axes.set_xlim(0, None)
@@ -182,6 +191,6 @@ def _axes(size: tuple[float, float]) -> tuple[Figure, plt.Axes]:
     return plt.subplots(figsize=size, layout="constrained")
 
 
-def _colors(names: Mapping[str, object]) -> list:
+def _colors(names: Collection[str]) -> list:
     others = iter(sns.color_palette("colorblind", len(names)))
     return [DENSE if "dense" in name and "sparse" not in name else next(others) for name in names]

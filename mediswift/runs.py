@@ -65,7 +65,8 @@ def exams(runs: str | Path = "runs") -> pd.DataFrame:
 def _describe(row: dict[str, Any]) -> str:
     prompt = f", prompt of {row['virtual_tokens']}" if row["virtual_tokens"] else ""
     alone = " alone" if row["frozen"] else ""
-    return f"{row['sparsity']:.0%} removed{prompt}{alone}"
+    removed = f"{row['sparsity']:.0%} removed" if row["sparsity"] else "dense"
+    return f"{removed}{prompt}{alone}"
 
 
 def load_history(name: str, runs: str | Path = "runs") -> pd.DataFrame:
