@@ -119,13 +119,14 @@ def test_a_history_without_validation_is_drawn_as_well():
 
 
 def test_accuracies_are_in_percent_with_their_intervals():
-    axes = draw("accuracies").axes[0]
+    figure = draw("accuracies")
+    axes = figure.axes[0]
     (points, _, bars), *_ = axes.containers
     assert points.get_xdata().tolist() == [50, 60]
     ends = [segment[:, 0].tolist() for segment in bars[0].get_segments()]
     assert np.allclose(ends, [[40, 60], [50, 70]])
-    texts = " ".join(text.get_text() for text in axes.texts)
-    assert "majority 55.2" in texts and "human 78.0" in texts
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts == ["majority 55.2", "human 78.0"]
 
 
 def test_answer_scores_are_shares_of_the_three():
