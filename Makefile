@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 STUDY ?= $(if $(MEDISWIFT_DATA),studies/real.yaml,studies/demo.yaml)
 BIN := $(VENV)/bin
-READY := $(VENV)/.ready
+READY := $(VENV)/.ready$(subst /,_,$(subst :,_,$(TORCH_INDEX)))
 
 .DEFAULT_GOAL := help
 .PHONY: help env book picture study test slow lint lab clean
@@ -22,7 +22,7 @@ $(READY): requirements.txt pyproject.toml
 	  $(BIN)/python -m pip install -qq --index-url "$(TORCH_INDEX)" torch==2.13.0; fi && \
 	$(BIN)/python -m pip install -qq -r requirements.txt && \
 	$(BIN)/python -m pip install -qq --no-deps -e . && \
-	touch $(READY) && \
+	rm -f $(VENV)/.ready* && touch $(READY) && \
 	echo "environment: $(VENV), ready after $$(( $$(date +%s) - began )) s"
 
 book: $(READY) ## execute the notebooks and render the book (MEDISWIFT_DATA=FOLDER for real data)

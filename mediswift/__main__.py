@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mediswift import flops
-from mediswift.models import SIZES, fastest_device, shape
+from mediswift.machine import fastest_device
+from mediswift.models import SIZES, shape
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -19,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = make_parser().parse_args(argv)
     try:
         return arguments.run(arguments)
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, ArithmeticError) as error:
         print(f"mediswift: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
@@ -63,17 +64,27 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.limit:
         questions = pubmedqa.limit(questions, arguments.limit, seed=0)
     model = prompts.load(arguments.model).to(fastest_device())
-    tokenizer = AutoTokenizer.from_pretrained(arguments.model, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(
+        arguments.model, local_files_only=True, trust_remote_code=False
+    )
     report = pubmedqa.evaluate(model, tokenizer, questions, arguments.setting)
-    print(json.dumps(report.metrics()) if arguments.json else report)
+    if arguments.json:
+        print(json.dumps(report.metrics()))
+        return 0
+    print(report)
+    if Path(arguments.data).is_file() and arguments.split == "test" and not arguments.limit:
+        human = pubmedqa.humans(arguments.data, arguments.setting)
+        print(f"humans, on the same questions: {human.accuracy:.1%}")
     return 0
 
 
 def _run(arguments: argparse.Namespace) -> int:
     from mediswift import runner
 
-    output = arguments.output or runner.ROOT / "runs" / "notebooks" / arguments.notebook.name
-    seconds = runner.run(arguments.notebook, dict(arguments.parameter), output)
+    chosen = dict(arguments.parameter)
+    name = f"{runner.label(arguments.notebook, chosen)}.ipynb"
+    output = arguments.output or runner.ROOT / "runs" / "notebooks" / name
+    seconds = runner.run(arguments.notebook, chosen, output)
     print(f"{output} ({seconds:.0f} s)")
     return 0
 

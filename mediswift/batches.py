@@ -35,6 +35,12 @@ class Batch:
         return Batch(self.input_ids.to(device), self.targets.to(device), mask)
 
     @property
+    def tokens(self) -> int:
+        """Count the ids that are no padding."""
+        mask = self.attention_mask
+        return self.input_ids.numel() if mask is None else int(mask.sum())
+
+    @property
     def count(self) -> int:
         """Count the targets that carry a loss."""
         return int((self.targets != IGNORED).sum())

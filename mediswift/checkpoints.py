@@ -40,7 +40,7 @@ def save(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
 ) -> None:
     """Write the run's state into `folder`: all of it or, after a crash, the state before."""
-    partial = folder / f".{FILE}.{os.getpid()}"
+    partial = folder / f".{FILE}"  # one process writes: what a kill left is written over
     save_file(
         _tensors(model, optimizer), partial, metadata={"progress": json.dumps(asdict(progress))}
     )

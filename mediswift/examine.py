@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from mediswift import corpus, pubmedqa, records
-from mediswift.models import fastest_device
+from datasets import Dataset
+
+from mediswift import corpus, machine, pubmedqa, records
 from mediswift.pubmedqa import Report
 from mediswift.records import Record
 from mediswift.runs import load_model, load_run, load_tokenizer
@@ -37,30 +38,43 @@ class ExamConfig:
 def examine(config: ExamConfig, runs: str | Path = "runs") -> Record:
     """Record of the test questions' answers: given now, or found under `runs`."""
     parent = load_run(config.parent, runs)
-    limit = parent.params.get("max_length", 0)  # a pre-trained run has none of its own
     test = pubmedqa.split(pubmedqa.load(config.questions), "test")
-    data = corpus.fingerprint(test)[:12]
-    chosen = {k: v for k, v in asdict(config).items() if k != "questions"}
+    folder = Path(runs) / _run_id(config, corpus.fingerprint(test)[:12])
+    return machine.once(folder, lambda: _answer(config, parent, test, folder))
+
+
+def find(config: ExamConfig, parents: list[Record], runs: str | Path = "runs") -> list[Record]:
+    """Records of the finished examinations of `parents`, in their order, on the same questions."""
+    data = corpus.fingerprint(pubmedqa.split(pubmedqa.load(config.questions), "test"))[:12]
+    names = [_run_id(replace(config, parent=parent.id), data) for parent in parents]
+    paths = [Path(runs) / name / "record.json" for name in names]
+    return [records.load(path) for path in paths if path.exists()]
+
+
+def _run_id(config: ExamConfig, data: str) -> str:
+    chosen = {name: value for name, value in asdict(config).items() if name != "questions"}
     label = config.parent.removeprefix("finetune-")
-    name = records.run_id("exam", label, chosen | {"data": data, "recipe": RECIPE})
-    folder = Path(runs) / name
-    if (folder / "record.json").exists():
-        return records.load(folder / "record.json")
-    model, tokenizer = load_model(config.parent, runs), load_tokenizer(config.parent, runs)
-    model.to(fastest_device())
+    return records.run_id("exam", label, chosen | {"data": data, "recipe": RECIPE})
+
+
+def _answer(config: ExamConfig, parent: Record, test: Dataset, folder: Path) -> None:
+    runs = folder.parent
+    model, tokenizer = load_model(parent.id, runs), load_tokenizer(parent.id, runs)
+    limit = parent.params.get("max_length", 0)  # a pre-trained run has none of its own
+    model.to(machine.fastest_device())
     report = pubmedqa.evaluate(model, tokenizer, test, config.setting, max_length=limit or None)
     write_predictions(report, folder)
     record = Record(
-        id=name,
+        id=folder.name,
         kind="exam",
         params=asdict(config),
         metrics=report.metrics(),
-        data_fingerprint=data,
-        parent=config.parent,
+        data_fingerprint=corpus.fingerprint(test)[:12],
+        parent=parent.id,
         mask_digest=parent.mask_digest,
+        env=machine.environment(),
     )
     records.write(record, folder)
-    return record
 
 
 def write_predictions(report: Report, folder: Path) -> Path:

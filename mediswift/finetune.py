@@ -8,7 +8,7 @@ the test waits for `examine`.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from mediswift import corpus, pubmedqa, records, sparse, train
+from mediswift import corpus, machine, pubmedqa, records, sparse, train
 from mediswift.batches import AnswerExamples
 from mediswift.prompts import SoftPrompt
 from mediswift.records import Record
@@ -53,6 +53,8 @@ class FinetuneConfig:
     batch: int = 16
     micro_batch: int = 4
     lr: float = 1e-3
+    precision: str = "no"
+    """Mixed precision: no | bf16 (on a GPU)."""
     max_length: int = 0
     """Longest sequence in tokens; 0 = the model's own limit."""
     seed: int = 0
@@ -68,9 +70,9 @@ class FinetuneConfig:
 PROFILES: dict[str, dict[str, Any]] = {
     "tiny": {"epochs": 1},
     "demo": {"epochs": 1, "batch": 4, "micro_batch": 4},
-    "small": {"epochs": 5, "batch": 32, "micro_batch": 16, "lr": 1e-4},
-    "med": {"epochs": 10, "batch": 32, "micro_batch": 8, "lr": 2e-5},
-    "xl": {"epochs": 10, "batch": 32, "micro_batch": 4, "lr": 1e-5},
+    "small": {"epochs": 5, "batch": 32, "micro_batch": 16, "lr": 1e-4, "precision": "bf16"},
+    "med": {"epochs": 10, "batch": 32, "micro_batch": 8, "lr": 2e-5, "precision": "bf16"},
+    "xl": {"epochs": 10, "batch": 32, "micro_batch": 4, "lr": 1e-5, "precision": "bf16"},
 }
 """What each profile of `pretrain` means for fine-tuning."""
 
@@ -91,7 +93,7 @@ def finetune(config: FinetuneConfig, runs: str | Path = "runs") -> Record:
 
     The model lies in `runs/<id>/model`, with its tokenizer and soft prompt. Raises
     FileNotFoundError for a parent that is no finished run, ValueError for one that is not
-    pre-trained.
+    pre-trained or does not have what the configuration asks for.
     """
     parent = load_run(config.parent, runs)
     if parent.kind != "pretrain":
@@ -100,42 +102,68 @@ def finetune(config: FinetuneConfig, runs: str | Path = "runs") -> Record:
             f"its own parent is {parent.parent!r}"
         )
     questions = pubmedqa.load(config.questions)
-    name = _run_id(config, parent, corpus.fingerprint(questions)[:12])
-    folder = Path(runs) / name
-    if (folder / "record.json").exists():
-        return records.load(folder / "record.json")
-    model, tokenizer = make_model(config, runs), load_tokenizer(config.parent, runs)
+    folder = Path(runs) / _run_id(config, parent, corpus.fingerprint(questions)[:12])
+    return machine.once(folder, lambda: _train(config, parent, questions, folder))
+
+
+def find(config: FinetuneConfig, parents: list[Record], runs: str | Path = "runs") -> list[Record]:
+    """Records of the finished runs of `config` from any of `parents`, with any prompt and seed.
+
+    Other questions, another profile or an older recipe are not among them.
+    """
+    data = corpus.fingerprint(pubmedqa.load(config.questions))[:12]
+    known = {parent.id: parent for parent in parents}
+    free = ("parent", "virtual_tokens", "frozen", "seed")
+    found = map(records.load, sorted(Path(runs).glob("finetune-*/record.json")))
+    return [
+        record
+        for record in found
+        if record.parent in known
+        and record.id
+        == _run_id(
+            replace(config, **{name: record.params[name] for name in free}),
+            known[record.parent],
+            data,
+        )
+    ]
+
+
+def _train(config: FinetuneConfig, parent: Record, questions: Dataset, folder: Path) -> None:
+    process = machine.join_processes()
     training = pubmedqa.split(questions, "train", config.fold)
+    dev = pubmedqa.split(questions, "dev", config.fold)
+    runs = folder.parent
+    model, tokenizer = make_model(config, runs), load_tokenizer(parent.id, runs)
     examples = make_examples(config, model, tokenizer, training)
     loop = _loop(config, len(examples))
-    print(f"{name}: {loop.steps:,} steps on {len(training)} questions")
+    process.print(f"{folder.name}: {loop.steps:,} steps on {len(training)} questions")
     history = train.fit(model, examples, loop, folder)
-    dev = pubmedqa.split(questions, "dev", config.fold)
+    if not process.is_main_process:
+        return
     report = pubmedqa.evaluate(
         model, tokenizer, dev, config.setting, max_length=config.max_length or None
     )
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     record = Record(
-        id=name,
+        id=folder.name,
         kind="finetune",
         params=asdict(config),
         metrics=_metrics(history, report, len(training)),
         data_fingerprint=corpus.fingerprint(questions)[:12],
         parent=config.parent,
         mask_digest="" if config.dense else parent.mask_digest,
+        env=machine.environment(),
     )
     records.write(record, folder)
-    return record
 
 
 def make_model(config: FinetuneConfig, runs: str | Path = "runs") -> nn.Module:
     """Return the parent's model as it enters fine-tuning: dense or still sparse, prompt
     attached."""
     model = load_model(config.parent, runs)
-    masks = sparse.load_masks(Path(runs) / config.parent)
-    if masks and not config.dense:
-        sparse.attach(model, masks)
+    if not config.dense:
+        sparse.attach(model, _masks(config.parent, runs))
     if not config.virtual_tokens:
         return model
     return SoftPrompt(
@@ -150,7 +178,10 @@ def make_examples(
     questions: Dataset,
 ) -> AnswerExamples:
     """Question, prompt and answer of each item, with a loss where `config.loss` wants it."""
-    limit = config.max_length or model.config.max_position_embeddings
+    positions = model.config.max_position_embeddings
+    limit = config.max_length or positions
+    if limit > positions:
+        raise ValueError(f"max_length is at most the model's {positions} positions; got {limit}")
     join = getattr(model, "assemble", lambda source, target: source + target)
     sequences = []
     for question in questions:
@@ -162,10 +193,20 @@ def make_examples(
     return AnswerExamples(sequences, model.config.vocab_size)
 
 
+def _masks(parent: str, runs: str | Path) -> sparse.Masks:
+    masks = sparse.load_masks(Path(runs) / parent)
+    wanted = load_run(parent, runs).mask_digest
+    if masks is None or masks.digest != wanted:
+        raise ValueError(
+            f"dense=False keeps the masks of the parent, and {parent} has "
+            + (f"other masks than its record says, {wanted!r}" if wanted else "none; it is dense")
+        )
+    return masks
+
+
 def _run_id(config: FinetuneConfig, parent: Record, data: str) -> str:
-    chosen = {
-        k: v for k, v in asdict(config).items() if k != "questions"
-    }  # its items count instead
+    # the items count, not the address they came from
+    chosen = {name: value for name, value in asdict(config).items() if name != "questions"}
     prompt = f"-p{config.virtual_tokens}" if config.virtual_tokens else ""
     kind = "frozen" if config.frozen else "dense" if config.dense else "sparse"
     sparsity = f"s{100 * parent.params['sparsity']:g}"
@@ -182,6 +223,7 @@ def _loop(config: FinetuneConfig, examples: int) -> train.Config:
         lr=config.lr,
         warmup_steps=steps // 10,
         weight_decay=0.01,
+        precision=config.precision,
         save_every=max(1, steps // 4),
         log_every=1,
         seed=config.seed,
@@ -191,9 +233,10 @@ def _loop(config: FinetuneConfig, examples: int) -> train.Config:
 def _metrics(
     history: list[dict[str, Any]], report: pubmedqa.Report, questions: int
 ) -> dict[str, Any]:
-    last = history[-1]
+    last, tail = history[-1], history[-max(1, len(history) // 10) :]
     return {
-        "train_loss_nats": last["loss"],
+        # one batch is few answers: the mean over the last tenth of the steps
+        "train_loss_nats": sum(row["loss"] for row in tail) / len(tail),
         "train_questions": questions,
         "tokens_trained": last["tokens"],
         "seconds": last["seconds"],

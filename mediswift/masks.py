@@ -23,9 +23,13 @@ from mediswift.flops import check_sparsity
 class Unstructured:
     """Any weight may be kept: the paper's pattern."""
 
+    def check(self, sparsity: float) -> None:
+        """Raise ValueError unless the pattern can have this sparsity."""
+        check_sparsity(sparsity)
+
     def keep(self, scores: Tensor, sparsity: float) -> Tensor:
         """Mask of `scores` (O, I) that keeps the highest `kept(O * I, sparsity)` of them."""
-        check_sparsity(sparsity)
+        self.check(sparsity)
         return _highest(scores.reshape(1, -1), kept(scores.numel(), sparsity)).view(scores.shape)
 
     def __str__(self) -> str:
@@ -45,13 +49,18 @@ class NM:
         if not 0 < self.n <= self.m:
             raise ValueError(f"N:M keeps 0 < N <= M weights of every M, got {self}; try '2:4'")
 
-    def keep(self, scores: Tensor, sparsity: float) -> Tensor:
-        """Mask of `scores` (O, I) with the N highest of each group of M kept."""
+    def check(self, sparsity: float) -> None:
+        """Raise ValueError unless the pattern can have this sparsity."""
+        check_sparsity(sparsity)
         if abs(sparsity - (1 - self.n / self.m)) > 1e-9:
             raise ValueError(
                 f"pattern {self} fixes the sparsity at {1 - self.n / self.m:g}, got {sparsity}; "
                 "use that value or pattern='unstructured'"
             )
+
+    def keep(self, scores: Tensor, sparsity: float) -> Tensor:
+        """Mask of `scores` (O, I) with the N highest of each group of M kept."""
+        self.check(sparsity)
         if scores.shape[1] % self.m:
             raise ValueError(
                 f"{self} needs an input size that is a multiple of {self.m}, got "
@@ -71,9 +80,13 @@ class Block:
     rows: int
     cols: int
 
+    def check(self, sparsity: float) -> None:
+        """Raise ValueError unless the pattern can have this sparsity."""
+        check_sparsity(sparsity)
+
     def keep(self, scores: Tensor, sparsity: float) -> Tensor:
         """Mask of `scores` (O, I) that keeps the blocks whose first score is highest."""
-        check_sparsity(sparsity)
+        self.check(sparsity)
         if scores.shape[0] % self.rows or scores.shape[1] % self.cols:
             raise ValueError(
                 f"{self} blocks need a matrix of whole blocks, got {tuple(scores.shape)}; "

@@ -8,8 +8,9 @@ then, and how many went is in the record.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from datasets import Dataset
@@ -47,12 +48,13 @@ def prepare(address: str, *, vocab_size: int, context: int, runs: str | Path = "
     determines = {"data": data, "vocab_size": vocab_size, "recipe": RECIPE}
     name = records.run_id("corpus", f"{address.partition(':')[0]}-v{vocab_size}", determines)
     folder = Path(runs) / name
-    if not (folder / "record.json").exists():
-        counts = _make(documents, vocab_size, context, folder)
-        record = Record(
-            id=name, kind="corpus", params=params, metrics=counts, data_fingerprint=data
-        )
-        records.write(record, folder)
+    with records.alone(folder):
+        if not folder.exists():
+            _make(
+                documents,
+                folder,
+                Record(id=name, kind="corpus", params=params, metrics={}, data_fingerprint=data),
+            )
     found = _load(folder, context)
     if not (len(found.train) and len(found.validation)):
         raise ValueError(
@@ -68,31 +70,27 @@ def texts(documents: Dataset) -> Iterator[str]:
         yield f"{document['title']}\n{document['abstract']}".strip()
 
 
-def _make(documents: Dataset, vocab_size: int, context: int, folder: Path) -> dict[str, int]:
+def _make(documents: Dataset, folder: Path, draft: Record) -> None:
+    # Under another name until it is whole: a crash must not leave rows of one tokenizer beside
+    # another tokenizer
+    partial = folder.with_name(f".{folder.name}")
+    shutil.rmtree(partial, ignore_errors=True)
     clean, counts = corpus.prepare(documents)
     train, validation = corpus.hold_out(clean, HELD_OUT)
-    tokenizer = tokens.train_tokenizer(texts(train), vocab_size)
-    tokenizer.save_pretrained(folder / "tokenizer")
+    tokenizer = tokens.train_tokenizer(texts(train), draft.params["vocab_size"])
+    tokenizer.save_pretrained(partial / "tokenizer")
     for part, chosen in (("train", train), ("validation", validation)):
-        rows = _pack(chosen, tokenizer, folder / part, context)
-        counts[f"{part}_documents"] = rows.info["documents"]
-        counts[f"{part}_tokens"] = rows.info["tokens"]
-        counts[f"{part}_bytes"] = rows.info["bytes"]
-    return counts
-
-
-def _pack(
-    documents: Dataset, tokenizer: PreTrainedTokenizerFast, folder: Path, context: int
-) -> Rows:
-    # Rows that are whole survived a crash between them and the record
-    if folder.exists():
-        return tokens.load_rows(folder, context)
-    return tokens.pack(texts(documents), tokenizer, folder, context)
+        info = tokens.pack(texts(chosen), tokenizer, partial / part, context=1).info
+        counts |= {f"{part}_{what}": info[what] for what in ("documents", "tokens", "bytes")}
+    records.write(replace(draft, metrics=counts), partial)
+    partial.rename(folder)
 
 
 def _load(folder: Path, context: int) -> Materials:
     return Materials(
-        AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
+        AutoTokenizer.from_pretrained(
+            folder / "tokenizer", local_files_only=True, trust_remote_code=False
+        ),
         tokens.load_rows(folder / "train", context),
         tokens.load_rows(folder / "validation", context),
         records.load(folder / "record.json"),

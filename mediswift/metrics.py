@@ -9,6 +9,7 @@ progress bar, which would be a dead widget on an executed page.
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,10 @@ class Log:
         self.rows = [row for row in map(_parsed, lines) if row and row["step"] <= step]
         self.path, self.speaks = path, speaks
         if speaks:
-            path.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+            partial = path.with_name(f".{FILE}")
+            lines = "".join(json.dumps(row) + "\n" for row in self.rows)
+            partial.write_text(lines, encoding="utf-8")
+            os.replace(partial, path)
 
     def write(self, row: dict[str, Any], steps: int) -> None:
         """Keep `row`; say it in words when it holds a validation. `steps` is where the run ends."""

@@ -58,11 +58,6 @@ def build(shape: Shape, *, seed: int) -> BioGptForCausalLM:
     return model
 
 
-def fastest_device() -> torch.device:
-    """Return the accelerator where there is one, else the CPU."""
-    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-
-
 def initial_spread(shape: Shape) -> float:
     """Standard deviation of the initial weights: the GPTs' 0.02, and more for narrow models.
 
@@ -82,18 +77,6 @@ def non_embedding_parameters(model: torch.nn.Module) -> int:
     """
     tables = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
     return sum(p.numel() for p in model.parameters() if id(p) not in tables)
-
-
-def shape_of(model: torch.nn.Module) -> Shape:
-    """Shape of any Hugging Face causal language model, read from its configuration."""
-    config = model.config
-    return Shape(
-        n_layer=config.num_hidden_layers,
-        n_embd=config.hidden_size,
-        n_head=config.num_attention_heads,
-        context=config.max_position_embeddings,
-        vocab_size=config.vocab_size,
-    )
 
 
 def _config(shape: Shape) -> BioGptConfig:

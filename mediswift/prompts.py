@@ -110,7 +110,9 @@ def load(folder: str | Path) -> nn.Module:
     folder = Path(folder)
     if not (folder / "config.json").exists():
         raise FileNotFoundError(f"a model folder holds config.json; {folder} has none")
-    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, local_files_only=True, use_safetensors=True, trust_remote_code=False
+    )
     if not (folder / FILE).exists():
         return model
     with safe_open(folder / FILE, "pt") as file:

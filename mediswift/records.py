@@ -15,11 +15,15 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +37,7 @@ class Record:
 
     id: str
     kind: str
-    """corpus | pretrain | finetune."""
+    """corpus | pretrain | finetune | exam."""
     params: dict[str, Any]
     """Everything the user chose."""
     metrics: dict[str, Any]
@@ -59,10 +63,10 @@ def run_id(kind: str, label: str, determines: dict[str, Any]) -> str:
     """Readable id ending in a hash of `determines`, the things that fix the run's numbers.
 
     >>> run_id("pretrain", "demo-s75-seed0", {"lr": 1e-3})
-    'pretrain-demo-s75-seed0-bb9082'
+    'pretrain-demo-s75-seed0-bb90828eea'
     """
     text = json.dumps(determines, sort_keys=True, allow_nan=False)
-    return f"{kind}-{label}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+    return f"{kind}-{label}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
 def write(record: Record, folder: str | Path) -> Path:
@@ -91,10 +95,15 @@ def frame(folder: str | Path, kind: str = "") -> pd.DataFrame:
 
     `kind` keeps only the records of that kind. No record at all gives an empty table.
     """
+    found = [load(path) for path in sorted(Path(folder).rglob("record.json"))]
+    return table([record for record in found if kind in ("", record.kind)])
+
+
+def table(found: list[Record]) -> pd.DataFrame:
+    """Table of `found`, a row a run; see `frame`."""
     import pandas as pd
 
-    found = [load(path) for path in sorted(Path(folder).rglob("record.json"))]
-    return pd.DataFrame([_row(record) for record in found if kind in ("", record.kind)])
+    return pd.DataFrame([_row(record) for record in found])
 
 
 def beside(named: dict[str, Record], metrics: list[str]) -> pd.DataFrame:
@@ -121,6 +130,18 @@ def write_json(path: Path, content: Any) -> Path:
     partial.write_text(text + "\n", encoding="utf-8")
     os.replace(partial, path)
     return path
+
+
+@contextmanager
+def alone(folder: str | Path) -> Iterator[None]:
+    """Hold `folder` for one process at a time; others wait until it is free.
+
+    The lock is the operating system's: a killed process leaves none behind.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        yield
 
 
 def environment() -> dict[str, Any]:
@@ -153,9 +174,14 @@ def _git(*command: str) -> str:
     # "" outside a checkout: an installed package has no commit, and its version is enough
     if not shutil.which("git"):
         return ""
-    here = Path(__file__).parent
-    done = subprocess.run(["git", *command], cwd=here, capture_output=True, text=True, check=False)
-    return done.stdout.strip()
+    home = Path(__file__).parent.parent
+    top = _say("git", "-C", str(home), "rev-parse", "--show-toplevel")
+    # installed into an environment inside somebody's checkout, the commit there is not ours
+    return _say("git", "-C", str(home), *command) if top and Path(top) == home else ""
+
+
+def _say(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _version(name: str) -> str:

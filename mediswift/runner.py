@@ -25,7 +25,7 @@ import nbformat
 import papermill
 import yaml
 
-from mediswift import demo
+from mediswift import demo, records
 
 ROOT = Path(__file__).parent.parent
 QUIET = {
@@ -64,6 +64,7 @@ def run(notebook: Path, parameters: dict[str, Any], output: Path) -> float:
     values = strict(notebook, parameters)
     output.parent.mkdir(parents=True, exist_ok=True)
     failed = output.with_suffix(".failed.ipynb")
+    failed.unlink(missing_ok=True)
     began = time.perf_counter()
     os.environ.update(QUIET)
     try:
@@ -129,9 +130,12 @@ def jobs(study: Path, root: Path = ROOT) -> list[Job]:
         for point in _points({k: v for k, v in grid.items() if k in types[notebook]}):
             chosen = {k: v for k, v in given.items() if k in types[notebook]} | point
             after = tuple(job.output for other, job in before if _agree(other, point))
-            name = _label(notebook, point)
+            name = label(notebook, point)
             values = strict(notebook, chosen)
             found.append((point, Job(name, notebook, values, folder / f"{name}.ipynb", after)))
+    names = [job.name for _, job in found]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{study.name}: two jobs would share the name {twice[0]}; change a value")
     return [job for _, job in found]
 
 
@@ -147,8 +151,11 @@ def run_study(study: Path, cores: int = 1, root: Path = ROOT) -> list[Job]:
             demo.fetch(name)  # here, where a progress bar can be seen
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
     options = ["--directory", str(root), "--cores", str(cores), "--keep-going", "--quiet", "all"]
+    # its own lock outlives a killed run and must be taken away by hand; ours does not
+    options += ["--nolock", "--rerun-incomplete"]
     config = ["--config", f"study={study.resolve()}", f"root={root}"]
-    done = subprocess.run([*command, *options, *config], check=False)
+    with records.alone(root / "runs" / "study"):
+        done = subprocess.run([*command, *options, *config], check=False)
     left = [job for job in todo if _is_open(job)] if done.returncode else []
     if done.returncode and not left:
         raise RuntimeError(f"Snakemake stopped with code {done.returncode}; it says why above")
@@ -158,6 +165,16 @@ def run_study(study: Path, cores: int = 1, root: Path = ROOT) -> list[Job]:
 def seconds_of(output: Path) -> float:
     """Seconds that an executed notebook took, as papermill wrote them into it."""
     return nbformat.read(output, as_version=4).metadata.papermill.duration
+
+
+def label(notebook: Path, point: dict[str, Any]) -> str:
+    """Name of an executed notebook that tells its parameters.
+
+    >>> label(Path("03_pretrain.ipynb"), {"sparsity": 0.5, "seed": 1})
+    '03_pretrain-sparsity0.5-seed1'
+    """
+    text = "-".join([notebook.stem, *(f"{name}{value}" for name, value in point.items())])
+    return re.sub(r"[^\w.-]", "_", text)
 
 
 def _typed(name: str, value: Any, kind: str) -> Any:
@@ -208,7 +225,10 @@ def _read_study(study: Path) -> dict[str, Any]:
     given, grid = content.get("parameters") or {}, content.get("grid") or {}
     if scalars := [name for name, values in grid.items() if not isinstance(values, list)]:
         raise ValueError(f"a grid has a list of values for each name; {study} has none: {scalars}")
-    return content | {"parameters": {k: _expanded(v) for k, v in given.items()}, "grid": grid}
+    return content | {
+        "parameters": {name: _expanded(value) for name, value in given.items()},
+        "grid": {name: [_expanded(value) for value in values] for name, values in grid.items()},
+    }
 
 
 def _expanded(value: Any) -> Any:
@@ -227,11 +247,6 @@ def _points(grid: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:
 
 def _agree(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return all(one[name] == other[name] for name in one.keys() & other.keys())
-
-
-def _label(notebook: Path, point: dict[str, Any]) -> str:
-    text = "-".join([notebook.stem, *(f"{name}{value}" for name, value in point.items())])
-    return re.sub(r"[^\w.-]", "_", text)
 
 
 def _is_open(job: Job) -> bool:

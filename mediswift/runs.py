@@ -20,6 +20,8 @@ def load_run(name: str, runs: str | Path = "runs") -> Record:
     Raises FileNotFoundError, with the runs there are, for an id that is none.
     """
     path = Path(runs) / name / "record.json"
+    if Path(name).name != name:  # a name with a folder in it would read, and write, elsewhere
+        raise ValueError(f"a run is named by its id, got {name!r}; `runs` is the folder")
     if not name or not path.exists():
         there = sorted(p.parent.name for p in Path(runs).glob("*/record.json"))
         raise FileNotFoundError(f"no finished run {name!r} in {runs}; there are {there or 'none'}")
@@ -29,7 +31,8 @@ def load_run(name: str, runs: str | Path = "runs") -> Record:
 def load_tokenizer(name: str, runs: str | Path = "runs") -> PreTrainedTokenizerBase:
     """Tokenizer of a finished run."""
     load_run(name, runs)
-    return AutoTokenizer.from_pretrained(Path(runs) / name / "model", local_files_only=True)
+    folder = Path(runs) / name / "model"
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def load_model(name: str, runs: str | Path = "runs") -> nn.Module:
@@ -46,26 +49,26 @@ def lineage(name: str, runs: str | Path = "runs") -> list[Record]:
     return [*lineage(record.parent, runs), record]
 
 
-def exams(runs: str | Path = "runs") -> pd.DataFrame:
-    """Table of all examinations, a row each: their metrics, and the parameters of what led there.
+def exams(examined: list[Record], runs: str | Path = "runs") -> pd.DataFrame:
+    """Table of examinations, a row each: their metrics, and the parameters of what led there.
 
     Where two stages share a parameter's name (`seed`, `lr`), the later stage's value is shown.
     """
     rows = []
-    for path in sorted(Path(runs).glob("exam-*/record.json")):
+    for exam in examined:
         row: dict[str, Any] = {"virtual_tokens": 0, "frozen": False}
-        for record in lineage(path.parent.name, runs):
+        for record in lineage(exam.id, runs):
             row |= record.params
-        rows.append(row | record.metrics | {"id": record.id, "name": _describe(row)})
-    table = pd.DataFrame(rows)
+        rows.append(row | exam.metrics | {"id": exam.id, "name": _describe(row)})
     keys = ["sparsity", "pattern", "virtual_tokens", "frozen", "seed"]
-    return table.sort_values(keys, ignore_index=True) if rows else table
+    return pd.DataFrame(rows).sort_values(keys, ignore_index=True) if rows else pd.DataFrame()
 
 
 def _describe(row: dict[str, Any]) -> str:
     prompt = f", prompt of {row['virtual_tokens']}" if row["virtual_tokens"] else ""
     alone = " alone" if row["frozen"] else ""
-    removed = f"{row['sparsity']:.0%} removed" if row["sparsity"] else "dense"
+    pattern = "" if row["pattern"] == "unstructured" else f" {row['pattern']}"
+    removed = f"{row['sparsity']:.0%} removed{pattern}" if row["sparsity"] else "dense"
     return f"{removed}{prompt}{alone}"
 
 

@@ -35,7 +35,7 @@ class Config:
     clip: float = 1.0
     """Largest global gradient norm."""
     precision: str = "no"
-    """Accelerate's mixed precision: no | bf16 | fp16 (never on a CPU: far slower there)."""
+    """Mixed precision: no | bf16 (never on a CPU: far slower there)."""
     evaluate_every: int = 0
     """Steps between validations; 0 = only at the end."""
     save_every: int = 0
@@ -52,6 +52,10 @@ class Config:
                 "training needs steps >= 1 and 1 <= micro_batch <= batch, got "
                 f"steps={self.steps}, micro_batch={self.micro_batch}, batch={self.batch}"
             )
+        if self.precision not in ("no", "bf16"):
+            raise ValueError(f"precision is no or bf16; got {self.precision!r}")
+        if self.seed < 0:
+            raise ValueError(f"a seed is 0 or more; got {self.seed}")
         if self.warmup_steps > self.steps:
             raise ValueError(f"warmup_steps={self.warmup_steps} exceeds steps={self.steps}")
 

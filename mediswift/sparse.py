@@ -27,7 +27,6 @@ from safetensors.numpy import save
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from mediswift.flops import check_sparsity
 from mediswift.masks import make_mask, parse
 
 FILE = "masks.safetensors"
@@ -55,7 +54,7 @@ class Masks:
 
     def check(self, model: nn.Module) -> None:
         """Raise RuntimeError if a removed weight of `model` is no longer exactly zero."""
-        parameters = dict(model.named_parameters())
+        parameters = dict(_holder(model).named_parameters())
         for name, mask in self.masks.items():
             moved = int(
                 parameters[name].detach()[~mask.to(parameters[name].device)].count_nonzero()
@@ -122,7 +121,9 @@ def sparsify(
     >>> len(masks.masks)
     24
     """
-    parse(pattern), check_sparsity(sparsity)  # a typo is an error in a dense run too
+    chosen = parse(pattern)  # a typo is an error in a dense run too
+    if sparsity:
+        chosen.check(sparsity)
     drawn = {
         name: _draw(module, sparsity, pattern, seed, name)
         for name, module in sparsifiable(model)
@@ -160,13 +161,13 @@ def densify(model: nn.Module) -> nn.Module:
             module.unmask()
             del module.unmask, module.weight_mask
     if masks_of(model) is not None:
-        del model.sparse_masks
+        del _holder(model).sparse_masks
     return model
 
 
 def masks_of(model: nn.Module) -> Masks | None:
-    """Masks that hold on `model` now; None for a dense one."""
-    return getattr(model, "sparse_masks", None)
+    """Masks that hold on `model`, or on the model that it wraps, now; None for a dense one."""
+    return getattr(_holder(model), "sparse_masks", None)
 
 
 def load_masks(folder: str | Path) -> Masks | None:
@@ -197,6 +198,11 @@ def sparsifiable(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             f"{type(model).__name__} has none"
         )
     yield from found
+
+
+def _holder(model: nn.Module) -> nn.Module:
+    # A soft prompt wraps the model that was made sparse
+    return next((m for m in model.modules() if hasattr(m, "sparse_masks")), model)
 
 
 def _draw(module: nn.Module, sparsity: float, pattern: str, seed: int, name: str) -> Tensor:

@@ -2,8 +2,9 @@
 
 Decisions: every step is a function of (config, step): which examples it sees, in which order, at
 which learning rate. So resuming needs no state of a data loader, and a resumed run equals an
-uninterrupted one bit by bit. The loss of a step is the mean over all its target tokens, however
-they are cut into micro-batches and processes. Ctrl-C and SIGTERM end the run after the current
+uninterrupted one, bit by bit. The loss of a step is the mean over all its target tokens, however
+they are cut into micro-batches and processes. (Bit by bit holds for a CPU and one thread count; a
+GPU's sums may differ in the last bits.) Ctrl-C and SIGTERM end the run after the current
 step with a checkpoint. Metrics leave as JSON lines, never as text to be parsed.
 """
 
@@ -23,12 +24,14 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from mediswift import checkpoints
 from mediswift.batches import IGNORED, Batch, Examples, in_order
 from mediswift.checkpoints import Progress
+from mediswift.machine import join_processes, reset_peak_memory
 from mediswift.metrics import Log
 from mediswift.schedule import Config, indices_of, is_due, learning_rate
 from mediswift.sparse import masks_of
@@ -50,6 +53,7 @@ def fit(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    reset_peak_memory()
     accelerator = make_accelerator(config)
     optimizer = make_optimizer(model, config)
     masks = masks_of(model)
@@ -72,7 +76,7 @@ def fit(
             if masks and (progress.step == 1 or done):
                 masks.check(plain)
             if validation and (done or is_due(progress.step, config.evaluate_every)):
-                row["validation_loss"] = mean_loss(model, validation, config.micro_batch)
+                row["validation_loss"] = mean_loss(model, validation, config)
             if done or is_due(progress.step, config.log_every) or "validation_loss" in row:
                 log.write(_timed(row, progress), config.steps)
             stop = _any(accelerator, asked.is_set())
@@ -86,24 +90,25 @@ def fit(
 
 
 def make_accelerator(config: Config) -> Accelerator:
-    """Return Accelerate's hold on device and processes; without a GPU, gloo joins the processes.
+    """Return Accelerate's hold on device and processes.
 
-    Raises ValueError when there are more processes than examples in a batch, and for mixed
-    precision on a CPU, where it is tens of times slower than none.
+    Raises ValueError when there are more processes than examples in a batch, and for bf16 on a
+    CPU, where it is tens of times slower than no mixed precision.
     """
-    cpu = not torch.accelerator.is_available()
-    if cpu and config.precision != "no":
+    process = join_processes()
+    if process.device.type == "cpu" and config.precision != "no":
         raise ValueError(
             f"mixed precision needs a GPU, got precision={config.precision!r} on a CPU, where it "
             "is far slower; use precision='no', or a machine with a GPU"
         )
-    accelerator = Accelerator(mixed_precision=config.precision, cpu=cpu)
-    if accelerator.num_processes > config.batch:
+    if process.num_processes > config.batch:
         raise ValueError(
-            f"every process needs an example of each step, got {accelerator.num_processes} "
+            f"every process needs an example of each step, got {process.num_processes} "
             f"processes for a batch of {config.batch}; raise the batch, or start fewer"
         )
-    return accelerator
+    # masks are buffers, and equal everywhere: they need not be sent round at every step
+    handlers = [DistributedDataParallelKwargs(broadcast_buffers=False)]
+    return Accelerator(cpu=process.device.type == "cpu", kwargs_handlers=handlers)
 
 
 def make_optimizer(model: nn.Module, config: Config) -> torch.optim.AdamW:
@@ -122,22 +127,26 @@ def make_optimizer(model: nn.Module, config: Config) -> torch.optim.AdamW:
 
 
 @torch.no_grad()
-def mean_loss(model: nn.Module, examples: Examples, micro_batch: int) -> float:
+def mean_loss(model: nn.Module, examples: Examples, config: Config) -> float:
     """Mean cross entropy over every target of `examples`, in nats a token."""
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
     total, count = 0.0, 0
-    for batch in in_order(examples, micro_batch):
-        total += summed_loss(model, batch.to(device)).item()
+    for batch in in_order(examples, config.micro_batch):
+        total += summed_loss(model, batch.to(device), config.precision).item()
         count += batch.count
     model.train(was_training)
     return total / count
 
 
-def summed_loss(model: nn.Module, batch: Batch) -> Tensor:
+def summed_loss(model: nn.Module, batch: Batch, precision: str = "no") -> Tensor:
     """Sum of the cross entropies of a batch's targets, a scalar in nats."""
-    logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+    device = batch.input_ids.device.type
+    # torch's own context instead of Accelerate's, whose precision holds for a whole process:
+    # one notebook pre-trains in bf16 and fine-tunes without
+    with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
+        logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
     return cross_entropy(
         logits.flatten(0, 1).float(),
         batch.targets.flatten(),
@@ -162,21 +171,20 @@ def _step(
     cuts = range(0, len(mine), config.micro_batch)
     batches = [examples.batch(mine[cut : cut + config.micro_batch]) for cut in cuts]
     targets = sum(batch.count for batch in batches)
-    tokens = sum(batch.input_ids.numel() for batch in batches)
+    tokens = sum(batch.tokens for batch in batches)
     counts = torch.tensor([targets, tokens], device=accelerator.device)
     targets, tokens = accelerator.reduce(counts, "sum").tolist()
     loss = torch.zeros((), device=accelerator.device)
     for batch in batches:
         last = batch is batches[-1]
         with nullcontext() if last else accelerator.no_sync(model):
-            share = summed_loss(model, batch.to(accelerator.device)) / targets
+            share = summed_loss(model, batch.to(accelerator.device), config.precision) / targets
             # processes average their gradients; the step wants their sum
             accelerator.backward(share * accelerator.num_processes)
         loss += share.detach()
     norm = float(accelerator.clip_grad_norm_(model.parameters(), config.clip))
     loss = accelerator.reduce(loss, "sum").item()
-    # fp16 meets infinite gradients by design: its scaler skips the step
-    if not math.isfinite(loss if config.precision == "fp16" else loss + norm):
+    if not math.isfinite(loss + norm):
         raise FloatingPointError(
             f"step {step + 1} has loss {loss:g} and gradient norm {norm:g}: lower lr={config.lr:g} "
             "or raise warmup_steps; the last checkpoint is untouched"
@@ -186,7 +194,6 @@ def _step(
         group["lr"] = rate
     optimizer.step()
     optimizer.zero_grad()
-    norm = norm if math.isfinite(norm) else None
     return {"loss": loss, "lr": rate, "gradient_norm": norm, "tokens": tokens}
 
 

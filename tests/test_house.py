@@ -17,9 +17,9 @@ HOUSE = Path(mediswift.__file__).parent
 FILES = sorted(path.stem for path in HOUSE.rglob("*.py"))
 FLOORS = [
     "__init__ demo documents flops medline metrics records schedule stats",
-    "batches checkpoints corpus likelihood masks models questions tokens",
-    "materials prompts pubmedqa sparse",
-    "runs train",
+    "batches checkpoints corpus likelihood machine masks models questions tokens",
+    "materials prompts report sparse",
+    "pubmedqa runs train",
     "examine finetune pretrain",
     "figures runner",
     "book",

@@ -1,0 +1,80 @@
+"""The machine that a run is on: its device, its processes, its memory, and who may write where.
+
+Decisions: a finished run is found, an unfinished one is continued, and only one job at a time may
+do either; the lock is the operating system's, so a killed job leaves none behind. Of several
+processes of one job the first one writes.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+
+from mediswift import records
+from mediswift.records import Record
+
+PATIENCE = timedelta(hours=12)
+"""How long processes wait for the first one to make the corpus."""
+
+
+def fastest_device() -> torch.device:
+    """Return the accelerator where there is one, else the CPU."""
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+
+def join_processes() -> PartialState:
+    """Return Accelerate's hold on the processes of this job; without a GPU, gloo joins them."""
+    return PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
+
+
+def once(folder: Path, make: Callable[[], None]) -> Record:
+    """Record of the run in `folder`: the one that is there, or the one that `make` writes now.
+
+    Every process of the job calls this, and `make` runs in each; another job waits meanwhile.
+    """
+    process = join_processes()
+    if process.is_main_process:
+        with records.alone(folder):
+            return _made(process, folder, make)
+    return _made(process, folder, make)
+
+
+def environment() -> dict[str, Any]:
+    """Where this process runs: what `records.environment` knows, device, processes, threads."""
+    device = fastest_device()
+    name = torch.cuda.get_device_name() if device.type == "cuda" else device.type
+    return records.environment() | {
+        "device": name,
+        "processes": join_processes().num_processes,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def reset_peak_memory() -> None:
+    """Start to measure the GPU's memory anew; a CPU cannot."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_memory() -> dict[str, int]:
+    """Bytes: the GPU's highest allocation since the reset, or this process's largest size ever."""
+    if torch.cuda.is_available():
+        return {"gpu_peak_memory_bytes": torch.cuda.max_memory_allocated()}
+    unit = 1 if sys.platform == "darwin" else 1024  # kilobytes, but for macOS
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return {"process_peak_memory_bytes": largest}
+
+
+def _made(process: PartialState, folder: Path, make: Callable[[], None]) -> Record:
+    process.wait_for_everyone()  # nobody looks before the first one holds the folder
+    if not (folder / "record.json").exists():
+        make()
+        process.wait_for_everyone()
+    return records.load(folder / "record.json")
