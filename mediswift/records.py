@@ -63,7 +63,7 @@ def run_id(kind: str, label: str, determines: dict[str, Any]) -> str:
     """Readable id ending in a hash of `determines`, the things that fix the run's numbers.
 
     >>> run_id("pretrain", "demo-s75-seed0", {"lr": 1e-3})
-    'pretrain-demo-s75-seed0-bb90828eea'
+    'pretrain-demo-s75-seed0-bb90828f77'
     """
     text = json.dumps(determines, sort_keys=True, allow_nan=False)
     return f"{kind}-{label}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"

@@ -24,9 +24,9 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
 
 from mediswift import checkpoints
 from mediswift.batches import IGNORED, Batch, Examples, in_order
@@ -59,6 +59,9 @@ def fit(
     masks = masks_of(model)
     fingerprint = _fingerprint(config, len(examples), masks.digest if masks else "")
     model, optimizer = accelerator.prepare(model, optimizer)
+    if isinstance(model, DistributedDataParallel):
+        # masks are buffers, and equal everywhere: they need not be sent round at every step
+        model.broadcast_buffers = False
     plain = accelerator.unwrap_model(model)
     progress = checkpoints.load(folder, plain, optimizer.optimizer, fingerprint)
     log = Log(folder, progress.step, speaks=accelerator.is_main_process)
@@ -106,9 +109,7 @@ def make_accelerator(config: Config) -> Accelerator:
             f"every process needs an example of each step, got {process.num_processes} "
             f"processes for a batch of {config.batch}; raise the batch, or start fewer"
         )
-    # masks are buffers, and equal everywhere: they need not be sent round at every step
-    handlers = [DistributedDataParallelKwargs(broadcast_buffers=False)]
-    return Accelerator(cpu=process.device.type == "cpu", kwargs_handlers=handlers)
+    return Accelerator(cpu=process.device.type == "cpu")
 
 
 def make_optimizer(model: nn.Module, config: Config) -> torch.optim.AdamW:

@@ -112,3 +112,11 @@ def test_printed_fractions_of_spdf_follow_from_its_printed_flops():
             sparse, dense = (table[f"spdf-{model}-s{s}-flops"] for s in (sparsity, 0))
             printed = table[f"spdf-{model}-s{sparsity}-flops-fraction"]
             assert sparse / dense == pytest.approx(printed, abs=6e-4)
+
+
+def test_totals_of_spdf_follow_from_its_tokens():
+    table = records.published(PATH)["value"]
+    rows = table["spdf-gpt3-xl-tokens"] / 2048  # its context
+    for sparsity in (0, 50, 75):
+        total, each = (table[f"spdf-gpt3-xl-s{sparsity}-flops{x}"] for x in ("", "-per-sequence"))
+        assert rows * each == pytest.approx(total, rel=5e-3)
