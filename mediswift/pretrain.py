@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import json
 import math
-import resource
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel
 
-from mediswift import flops, materials, models, records, sparse, train
+from mediswift import flops, machine, materials, models, records, sparse, train
 from mediswift.batches import Head, PackedExamples
 from mediswift.flops import Shape
 from mediswift.masks import parse
@@ -63,14 +61,19 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         """Refuse what could only fail later, after the corpus has been read."""
-        flops.check_sparsity(self.sparsity)
-        parse(self.pattern)
+        pattern = parse(self.pattern)
+        if self.sparsity:
+            pattern.check(self.sparsity)
+        else:  # a dense run is the same run, whatever the pattern of its neighbors
+            object.__setattr__(self, "pattern", "unstructured")
+        object.__setattr__(self, "sparsity", float(self.sparsity))
         context = models.shape(self.size).context
         if self.batch_tokens % context or self.tokens < self.batch_tokens:
             raise ValueError(
                 f"batch_tokens is a multiple of the context {context} and at most tokens, got "
                 f"batch_tokens={self.batch_tokens} and tokens={self.tokens}"
             )
+        _ = self.loop  # refuses what the training loop refuses
 
     @property
     def shape(self) -> Shape:
@@ -93,7 +96,7 @@ class PretrainConfig:
             lr=self.lr,
             warmup_steps=round(self.warmup * self.steps),
             precision=self.precision,
-            evaluate_every=max(1, self.steps // self.validations),
+            evaluate_every=max(1, self.steps // max(1, self.validations)),
             save_every=max(1, self.steps // 10),
             seed=self.seed,
         )
@@ -157,14 +160,31 @@ def pretrain(config: PretrainConfig, runs: str | Path = "runs") -> Record:
 
     The model lies in `runs/<id>/model`, plain, with its tokenizer; masks and metrics beside it.
     """
-    process = train.make_accelerator(config.loop)
-    with process.main_process_first():
+    with machine.join_processes().main_process_first():
         ingredients = load_materials(config, runs)
-    name = _run_id(config, ingredients)
-    folder = Path(runs) / name
-    if (folder / "record.json").exists():
-        return records.load(folder / "record.json")
-    process.print(f"{name}: {config.steps:,} steps on {ingredients.train}")
+    folder = Path(runs) / _run_id(config, ingredients)
+    return machine.once(folder, lambda: _train(config, ingredients, folder))
+
+
+def find(config: PretrainConfig, runs: str | Path = "runs") -> list[Record]:
+    """Records of the finished runs of `config`, at whatever sparsity, pattern and seed.
+
+    Runs of other text, another profile or an older recipe are not among them.
+    """
+    ingredients = load_materials(config, runs)
+    free = ("sparsity", "pattern", "seed")
+    found = map(records.load, sorted(Path(runs).glob("pretrain-*/record.json")))
+    return [
+        record
+        for record in found
+        if record.id
+        == _run_id(replace(config, **{name: record.params[name] for name in free}), ingredients)
+    ]
+
+
+def _train(config: PretrainConfig, ingredients: Materials, folder: Path) -> None:
+    process = machine.join_processes()
+    process.print(f"{folder.name}: {config.steps:,} steps on {ingredients.train}")
     model = make_model(config)
     history = train.fit(
         model,
@@ -175,8 +195,6 @@ def pretrain(config: PretrainConfig, runs: str | Path = "runs") -> Record:
     )
     if process.is_main_process:
         _finish(config, ingredients, model, history, folder)
-    process.wait_for_everyone()
-    return records.load(folder / "record.json")
 
 
 def _run_id(config: PretrainConfig, ingredients: Materials) -> str:
@@ -207,6 +225,7 @@ def _finish(
         data_fingerprint=ingredients.train.fingerprint,
         parent=ingredients.record.id,
         mask_digest=masks.digest if masks else "",
+        env=machine.environment(),
     )
     records.write(record, folder)
 
@@ -232,17 +251,8 @@ def _metrics(
         "theoretical_flops_attention": cost.attention,
         "theoretical_flops_head": cost.head,
         "theoretical_reduction": flops.reduction(config.shape, config.sparsity),
-        "peak_memory_bytes": peak_memory(),
         "contaminated_documents_removed": ingredients.record.metrics["contaminated"],
-    }
-
-
-def peak_memory() -> int:
-    """Bytes: the GPU's highest allocation where there is one, else this process's largest size."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    unit = 1 if sys.platform == "darwin" else 1024  # kilobytes, but for macOS
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    } | machine.peak_memory()
 
 
 def main(argv: list[str]) -> int:
@@ -250,15 +260,18 @@ def main(argv: list[str]) -> int:
     if not 1 <= len(argv) <= 2:
         print("usage: python -m mediswift.pretrain CONFIG.json [RUNS]", file=sys.stderr)
         return 2
-    config = PretrainConfig(**json.loads(Path(argv[0]).read_text(encoding="utf-8")))
-    process = train.make_accelerator(config.loop)
+    process = machine.join_processes()
     try:
+        config = PretrainConfig(**json.loads(Path(argv[0]).read_text(encoding="utf-8")))
         process.print(pretrain(config, *argv[1:]))
     except KeyboardInterrupt as stop:
         process.print(stop)
         return 130
+    except (ValueError, TypeError, OSError, RuntimeError, ArithmeticError) as error:
+        print(f"mediswift.pretrain: {error}", file=sys.stderr)
+        return 1
     finally:
-        process.end_training()
+        process.destroy_process_group()
     return 0
 
 
