@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 STUDY ?= $(if $(MEDISWIFT_DATA),studies/real.yaml,studies/demo.yaml)
 BIN := $(VENV)/bin
-READY := $(VENV)/.ready$(subst /,_,$(subst :,_,$(TORCH_INDEX)))
+READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help env book picture study test slow lint lab clean
@@ -12,17 +12,19 @@ help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 8
 
 env: $(READY) ## make the environment (TORCH_INDEX=ADDRESS for another build of torch)
+ifdef TORCH_INDEX
+	$(BIN)/python -m pip install -qq --index-url "$(TORCH_INDEX)" --force-reinstall --no-deps torch==2.13.0
+	$(BIN)/python -m pip install -qq --index-url "$(TORCH_INDEX)" torch==2.13.0
+endif
 
 $(READY): requirements.txt pyproject.toml
 	@echo "environment: installing into $(VENV), a few minutes ..."
-	@began=$$(date +%s) && set -e && \
+	@began=$$(date +%s) && \
 	$(PYTHON) -m venv $(VENV) && \
 	$(BIN)/python -m pip install -qq --upgrade pip && \
-	if [ -n "$(TORCH_INDEX)" ]; then \
-	  $(BIN)/python -m pip install -qq --index-url "$(TORCH_INDEX)" torch==2.13.0; fi && \
 	$(BIN)/python -m pip install -qq -r requirements.txt && \
 	$(BIN)/python -m pip install -qq --no-deps -e . && \
-	rm -f $(VENV)/.ready* && touch $(READY) && \
+	touch $(READY) && \
 	echo "environment: $(VENV), ready after $$(( $$(date +%s) - began )) s"
 
 book: $(READY) ## execute the notebooks and render the book (MEDISWIFT_DATA=FOLDER for real data)

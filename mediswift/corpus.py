@@ -4,8 +4,8 @@ Decisions. An address says in full where text comes from (`KINDS`); a wrong one 
 another source. Documents are a memory-mapped `datasets.Dataset`, so a corpus may be larger than
 memory. Its Arrow file lies in the cache folder under a name made of path, size and time of change:
 a changed file is never served stale. Text is cleaned once, while loading; later steps only select.
-The abstracts behind PubMedQA's 1,000 labeled questions never reach pre-training, nor does a copy
-of their text under another PMID: a model must not be examined on what it has read.
+The abstracts behind PubMedQA's 1,000 labeled questions never reach pre-training, nor do copies of
+those that are found with their PMID: a model must not be examined on what it has read.
 Refused: holding out by order or by a seed. A document's side follows from its PMID alone.
 """
 

@@ -73,7 +73,7 @@ class Terms:
 def parameters(shape: Shape) -> int:
     """Non-embedding parameters, biases and layer norms included.
 
-    This is what the papers count: 302M for Med and 1.21B for XL.
+    Only so do MediSwift's 302M for Med and 1.21B for XL come out (inferred).
 
     >>> parameters(Shape(n_layer=24, n_embd=1024, n_head=16))
     302311424

@@ -71,7 +71,7 @@ def initial_spread(shape: Shape) -> float:
 
 
 def non_embedding_parameters(model: torch.nn.Module) -> int:
-    """Count the parameters that are not in an embedding table: the papers' way of counting.
+    """Count the parameters that are not in an embedding table, as `flops.parameters` does.
 
     A head that is tied to the input embedding is the same tensor, and is not counted either.
     """
