@@ -53,7 +53,7 @@ class PretrainConfig:
     warmup: float = 0.05
     """Fraction of the steps spent warming up."""
     precision: str = "no"
-    """Accelerate's mixed precision."""
+    """Mixed precision: no | bf16 (on a GPU)."""
     validations: int = 5
     """How often to validate, evenly spread."""
     validation_rows: int = 0

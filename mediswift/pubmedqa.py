@@ -118,9 +118,14 @@ def humans(path: str | Path, setting: str = "reasoning_required") -> Report:
 
     Published: accuracy 78.0, macro-F1 72.2 (reasoning_required); 90.4 and 84.2 (reasoning_free).
     """
-    items = load_official(path)
+    items, field = load_official(path), f"{setting}_pred"
+    if not all(field in item for item in items.values()):
+        raise ValueError(
+            f"Humans answered in the official file alone, {path} has no {field}; give "
+            "ori_pqal.json, and reasoning_required or reasoning_free."
+        )
     test = official_split({pmid: item["final_decision"] for pmid, item in items.items()})["test"]
-    pairs = [(pmid, items[pmid]["final_decision"], items[pmid][f"{setting}_pred"]) for pmid in test]
+    pairs = [(pmid, items[pmid]["final_decision"], items[pmid][field]) for pmid in test]
     rows = [{"pmid": p, "label": label, "prediction": said} for p, label, said in pairs]
     return Report(rows, setting, name="humans")
 

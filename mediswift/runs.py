@@ -20,7 +20,9 @@ def load_run(name: str, runs: str | Path = "runs") -> Record:
     Raises FileNotFoundError, with the runs there are, for an id that is none.
     """
     path = Path(runs) / name / "record.json"
-    if Path(name).name != name:  # a name with a folder in it would read, and write, elsewhere
+    if (
+        Path(name).name != name or name == ".."
+    ):  # a name with a folder in it would read, and write, elsewhere
         raise ValueError(f"a run is named by its id, got {name!r}; `runs` is the folder")
     if not name or not path.exists():
         there = sorted(p.parent.name for p in Path(runs).glob("*/record.json"))

@@ -8,6 +8,7 @@ from mediswift import runner
 
 # Before torch and transformers are imported. One thread: the same bits here and in a subprocess
 os.environ.update(runner.QUIET | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"})
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -42,6 +42,7 @@ def test_padding_is_on_the_right_masked_and_never_a_target():
     batch = examples.batch(np.array([0, 1, 2]))
     assert batch.input_ids.tolist() == [[3, 4, 5], [7, 0, 0], [2, 0, 0]]
     assert batch.attention_mask.tolist() == [[1, 1, 1], [1, 0, 0], [1, 1, 0]]
+    assert batch.tokens == 6  # padding is none
     assert batch.targets.tolist() == [[N, 5, 6], [8, N, N], [0, 0, N]]  # 0 is a token as well
 
 

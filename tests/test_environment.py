@@ -2,6 +2,8 @@
 
 import ast
 import re
+import shutil
+import subprocess
 import sys
 import tomllib
 from importlib import metadata
@@ -72,6 +74,23 @@ def test_make_installs_the_lock_and_the_package():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert "-r requirements.txt" in makefile
     assert re.search(r"^\$\(READY\): requirements.txt pyproject.toml$", makefile, re.MULTILINE)
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+@pytest.mark.parametrize("ready", [True, False])
+def test_a_build_of_torch_of_ones_own_is_installed_at_any_time(tmp_path, ready):
+    if ready:
+        (tmp_path / ".ready").touch()
+
+    def planned(*words):
+        command = ["make", "-n", "env", f"VENV={tmp_path}", *words]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()
+
+    told, untold = planned("TORCH_INDEX=place"), planned()
+    assert any('--index-url "place"' in line for line in told)
+    assert not any("--index-url" in line for line in untold)
+    assert any("requirements.txt" in line for line in untold) is not ready
 
 
 def imports(path):

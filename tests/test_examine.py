@@ -1,10 +1,12 @@
 """The examination: every answer is kept by PMID, and reads back as the same report."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import pytest
 
-from mediswift import examine, pubmedqa
+from mediswift import demo, examine, pubmedqa
 from mediswift.examine import ExamConfig
 from mediswift.runs import load_model, load_tokenizer
 
@@ -60,6 +62,26 @@ def test_a_pre_trained_run_is_examined_as_it_is(pretrained, runs):
     found = examine.examine(ExamConfig(parent=pretrained.id, questions="sample:"), runs)
     assert found.mask_digest == pretrained.mask_digest
     assert found.metrics["n"] == len(pubmedqa.split(pubmedqa.load("sample:"), "test"))
+
+
+def test_examinations_are_found_by_parent_and_items(record, tuned, runs, tmp_path, monkeypatch):
+    shutil.copyfile(demo.DATA / "sample" / "questions.json", tmp_path / "moved.json")
+    moved = ExamConfig(parent="", questions=str(tmp_path / "moved.json"))
+    absent = replace(tuned, id="finetune-absent")
+    assert examine.find(moved, [absent, tuned], runs) == [record]
+    assert examine.find(moved, [], runs) == []
+    assert examine.find(replace(moved, setting="reasoning_free"), [tuned], runs) == []
+    monkeypatch.setattr(examine, "RECIPE", examine.RECIPE + 1)
+    assert examine.find(moved, [tuned], runs) == []
+
+
+def test_examinations_on_other_questions_are_not_found(record, tuned, runs, tmp_path):
+    items = json.loads((demo.DATA / "sample" / "questions.json").read_text(encoding="utf-8"))
+    test = pubmedqa.split(pubmedqa.load("sample:"), "test")["pmid"]
+    items[test[0]]["QUESTION"] += " Really?"
+    (tmp_path / "other.json").write_text(json.dumps(items), encoding="utf-8")
+    other = ExamConfig(parent="", questions=str(tmp_path / "other.json"))
+    assert examine.find(other, [tuned], runs) == []
 
 
 def test_a_crash_while_writing_leaves_no_predictions(record, runs, tmp_path):

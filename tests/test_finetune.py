@@ -1,5 +1,6 @@
 """Fine-tuning: what revives, what stays, what alone is trained, and that it can be stopped."""
 
+import json
 import shutil
 import signal
 from dataclasses import asdict, fields, replace
@@ -8,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from mediswift import finetune, pubmedqa, sparse, train
+from mediswift import demo, finetune, pubmedqa, records, sparse, train
 from mediswift.batches import IGNORED
 from mediswift.pretrain import PROFILES as SIZES
 from mediswift.runs import load_history, load_model, load_run, load_tokenizer
+from mediswift.schedule import indices_of
 
 
 @pytest.fixture
@@ -130,7 +132,7 @@ def test_the_record_says_what_was_chosen_and_measured(runs, pretrained, tuned):
 CHANGES = {
     "parent": "pretrain-other", "fold": 1, "setting": "question_only", "dense": False,
     "virtual_tokens": 5, "position": "before", "frozen": True, "loss": "sequence", "epochs": 3,
-    "batch": 8, "micro_batch": 2, "lr": 2e-3, "max_length": 256, "seed": 1,
+    "batch": 8, "micro_batch": 2, "lr": 2e-3, "precision": "bf16", "max_length": 256, "seed": 1,
 }  # fmt: skip
 
 
@@ -168,6 +170,56 @@ def test_a_stopped_run_goes_on_as_if_it_never_stopped(config, runs, copy, monkey
     assert same(load_model(again.id, copy), load_model(whole.id, runs))
 
 
+def test_padding_is_not_counted(runs, pretrained, tuned):
+    config = finetune.profile("tiny", parent=pretrained.id, questions="sample:")
+    questions = pubmedqa.split(pubmedqa.load("sample:"), "train")
+    model, tokenizer = load_model(pretrained.id, runs), load_tokenizer(pretrained.id, runs)
+    examples = finetune.make_examples(config, model, tokenizer, questions)
+    loop = finetune._loop(config, len(examples))
+    seen = [i for step in range(loop.steps) for i in indices_of(step, len(examples), loop)]
+    lengths = [len(ids) - 1 for ids, _ in examples.sequences]  # the last id is read by nobody
+    assert len(set(lengths)) > 1
+    assert tuned.metrics["tokens_trained"] == sum(lengths[i] for i in seen)
+
+
+def test_a_finished_run_is_read_where_it_could_not_be_trained(config, copy, pretrained, tuned):
+    config = replace(config, precision="bf16")
+    with pytest.raises(ValueError, match="needs a GPU, got precision='bf16' on a CPU"):
+        finetune.finetune(config, copy)
+    name = finetune._run_id(config, pretrained, tuned.data_fingerprint)
+    made = replace(tuned, id=name, params=asdict(config))
+    records.write(made, copy / name)
+    assert finetune.finetune(config, copy) == made
+
+
+def test_runs_are_found_at_any_prompt_and_seed_and_by_items(pretrained, tuned, tmp_path):
+    shutil.copyfile(demo.DATA / "sample" / "questions.json", tmp_path / "moved.json")
+    config = finetune.profile("tiny", parent="", questions=str(tmp_path / "moved.json"))
+    prompted = replace(config, parent=pretrained.id, virtual_tokens=3, frozen=True, seed=2)
+    name = finetune._run_id(prompted, pretrained, tuned.data_fingerprint)
+    other = replace(tuned, id=name, params=asdict(prompted))
+    for record in (tuned, other):
+        records.write(record, tmp_path / record.id)
+    found = finetune.find(config, [pretrained], tmp_path)
+    assert found == sorted([tuned, other], key=lambda record: record.id)
+
+
+def test_runs_of_another_profile_recipe_parent_or_questions_are_not_found(
+    runs, pretrained, tuned, tmp_path, monkeypatch
+):
+    config = finetune.profile("tiny", parent="", questions="sample:")
+    assert finetune.find(config, [pretrained], runs) == [tuned]
+    assert finetune.find(config, [], runs) == []
+    assert finetune.find(replace(config, epochs=7), [pretrained], runs) == []
+    items = json.loads((demo.DATA / "sample" / "questions.json").read_text(encoding="utf-8"))
+    items.popitem()
+    (tmp_path / "less.json").write_text(json.dumps(items), encoding="utf-8")
+    fewer = replace(config, questions=str(tmp_path / "less.json"))
+    assert finetune.find(fewer, [pretrained], runs) == []
+    monkeypatch.setattr(finetune, "RECIPE", finetune.RECIPE + 1)
+    assert finetune.find(config, [pretrained], runs) == []
+
+
 def test_every_profile_of_pre_training_has_one_here():
     assert finetune.PROFILES.keys() == SIZES.keys()
     for name in finetune.PROFILES:
@@ -188,6 +240,41 @@ def test_a_parent_that_is_tuned_already_is_refused(config, runs, pretrained, tun
     ):
         finetune.finetune(replace(config, parent=tuned.id), runs)
     assert load_run(tuned.id, runs) == tuned
+
+
+def test_a_fold_without_dev_is_refused_before_training(config, copy, monkeypatch):
+    official = json.loads((demo.DATA / "pubmedqa_labels.json").read_text(encoding="utf-8"))
+    gone = set(pubmedqa.official_split(official)["folds"][0])
+    items = json.loads((demo.DATA / "sample" / "questions.json").read_text(encoding="utf-8"))
+    left = [pmid for pmid in official if pmid not in gone]
+    like_demo = {
+        pmid: item | {"final_decision": official[pmid]}
+        for pmid, item in zip(left, items.values(), strict=False)
+    }
+    path = copy / "like_demo.json"
+    path.write_text(json.dumps(like_demo), encoding="utf-8")
+    monkeypatch.setattr(train, "fit", forbid)
+    with pytest.raises(ValueError, match="'dev' of fold 0 holds none of these 200"):
+        finetune.finetune(replace(config, questions=str(path)), copy)
+
+
+def test_masks_that_are_not_there_cannot_be_kept(config, copy, pretrained, monkeypatch):
+    monkeypatch.setattr(train, "fit", forbid)
+    config = replace(config, dense=False)
+    (copy / pretrained.id / sparse.FILE).unlink()
+    wanted = f"has other masks than its record says, '{pretrained.mask_digest}'"
+    with pytest.raises(ValueError, match=wanted):
+        finetune.finetune(config, copy)
+    records.write(replace(pretrained, mask_digest=""), copy / pretrained.id)
+    with pytest.raises(ValueError, match="dense=False keeps the masks .* has none; it is dense"):
+        finetune.finetune(config, copy)
+
+
+@pytest.mark.parametrize("virtual_tokens", [0, 3])
+def test_a_length_above_the_positions_is_refused(config, copy, virtual_tokens):
+    config = replace(config, max_length=513, virtual_tokens=virtual_tokens)
+    with pytest.raises(ValueError, match="at most the model's 512 positions; got 513"):
+        finetune.finetune(config, copy)
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,8 @@ FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names.spl
 EXECUTE = set("pickle cPickle dill cloudpickle joblib shelve marshal".split())
 CALLS = set("eval exec os.system os.popen torch.load np.load pd.read_pickle yaml.load".split())
 FLAGS = {"trust_remote_code", "allow_pickle", "shell"}
+SAFE = {"trust_remote_code": "False", "use_safetensors": "True"}
+"""Said aloud wherever something is loaded; a tokenizer has no weights."""
 each_file = pytest.mark.parametrize("name", FILES)
 
 
@@ -53,8 +55,20 @@ def offenses(source):
     for node in nodes:
         if isinstance(node, ast.Call):
             found += [name for name in [ast.unparse(node.func)] if name in CALLS]
-            found += [word.arg for word in node.keywords if word.arg in FLAGS]
+            said = {word.arg: ast.unparse(word.value) for word in node.keywords}
+            found += [name for name in said if name in FLAGS and said[name] != SAFE.get(name)]
+            found += missing(node.func, said)
     return found + [name for name in imported(nodes) if name in CALLS]
+
+
+def missing(function, said):
+    """Safe choices that a `from_pretrained` does not make."""
+    if not isinstance(function, ast.Attribute) or function.attr != "from_pretrained":
+        return []
+    wanted = ["trust_remote_code"]
+    if "Tokenizer" not in ast.unparse(function.value):
+        wanted.append("use_safetensors")
+    return [f"from_pretrained without {w}" for w in wanted if said.get(w) != SAFE[w]]
 
 
 def public(node):
@@ -104,13 +118,30 @@ def test_nothing_executes_what_it_loads(name):
         "from torch import load",
         "import os; os.system('ls')",
         "import subprocess; subprocess.run('ls', shell=True)",
-        "AutoModel.from_pretrained('x', trust_remote_code=flag)",
+        "AutoModel.from_pretrained('x', use_safetensors=True, trust_remote_code=flag)",
+        "AutoModel.from_pretrained('x', use_safetensors=True)",
+        "AutoModel.from_pretrained('x', trust_remote_code=False)",
+        "AutoTokenizer.from_pretrained('x')",
+        "AutoTokenizer.from_pretrained('x', trust_remote_code=0)",
+        "load_dataset('x', trust_remote_code=True)",
         "np.load('x', allow_pickle=True)",
         "import yaml; yaml.load(text, yaml.Loader)",
     ],
 )
 def test_the_reader_sees_what_it_looks_for(line):
     assert offenses(ast.parse(line))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "AutoTokenizer.from_pretrained('x', trust_remote_code=False)",
+        "AutoModel.from_pretrained('x', use_safetensors=True, trust_remote_code=False)",
+        "import subprocess; subprocess.run(['ls'])",
+    ],
+)
+def test_the_reader_lets_pass_what_is_safe(line):
+    assert offenses(ast.parse(line)) == []
 
 
 @each_file

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mediswift import book, flops, models, pubmedqa, runner
+from mediswift import book, demo, flops, models, pubmedqa, runner
 from mediswift.__main__ import main
 from mediswift.runs import load_model, load_tokenizer
 
@@ -63,6 +63,34 @@ def test_evaluate_can_be_short(capsys, model):
     assert found["n"] == 12
 
 
+@pytest.fixture(scope="module")
+def answered(tmp_path_factory):
+    """The sample as the official file is: with a human's answers, here always yes."""
+    items = json.loads((demo.DATA / "sample" / "questions.json").read_text(encoding="utf-8"))
+    with_human = {pmid: item | {"reasoning_required_pred": "yes"} for pmid, item in items.items()}
+    path = tmp_path_factory.mktemp("official") / "ori_pqal.json"
+    path.write_text(json.dumps(with_human), encoding="utf-8")
+    return path
+
+
+def test_evaluate_tells_what_humans_score_on_the_same_questions(capsys, model, answered):
+    said = printed(capsys, "evaluate", "--model", model, "--data", answered).splitlines()
+    labels = list(pubmedqa.split(pubmedqa.load(answered), "test")["label"])
+    assert said[-1] == f"humans, on the same questions: {labels.count('yes') / len(labels):.1%}"
+
+
+@pytest.mark.parametrize("words", [["--split", "dev"], ["--limit", 12], ["--json"]])
+def test_humans_are_not_compared_on_other_questions(capsys, model, answered, words):
+    said = printed(capsys, "evaluate", "--model", model, "--data", answered, *words)
+    assert "humans" not in said
+
+
+def test_a_file_without_human_answers_is_scored_all_the_same(capsys, model):
+    data = demo.DATA / "sample" / "questions.json"
+    said = printed(capsys, "evaluate", "--model", model, "--data", data)
+    assert "majority" in said and "humans" not in said
+
+
 # run, study, book
 
 
@@ -73,6 +101,13 @@ def test_run_hands_its_words_to_the_runner(capsys, monkeypatch, tmp_path):
     said = printed(capsys, "run", "notebooks/03_pretrain.ipynb", *words)
     ((notebook, parameters, output),) = calls
     assert (notebook.name, parameters) == ("03_pretrain.ipynb", {"seed": "1", "text": "demo:"})
+    assert said == f"{output} (2 s)\n"
+
+
+def test_a_notebook_run_by_hand_is_named_after_its_parameters(capsys, monkeypatch):
+    monkeypatch.setattr(runner, "run", lambda *_: 2.0)
+    said = printed(capsys, "run", "notebooks/03_pretrain.ipynb", "-p", "seed", "1")
+    output = runner.ROOT / "runs" / "notebooks" / "03_pretrain-seed1.ipynb"
     assert said == f"{output} (2 s)\n"
 
 

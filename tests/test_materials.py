@@ -1,7 +1,7 @@
 """What pre-training reads: made once from the text itself, and found again."""
 
 import json
-import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -62,15 +62,43 @@ def test_another_context_cuts_the_same_tokens(made, monkeypatch):
     assert longer.train[0].tolist() == found.train.tokens[:129].tolist()
 
 
-def test_a_crash_before_the_record_is_made_good(made, tmp_path):
-    folder, found = made
-    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
-    ours = tmp_path / found.record.id
-    (ours / "record.json").unlink()
-    shutil.rmtree(ours / "validation")
+def test_a_crash_leaves_nothing_under_the_name_and_is_made_good(made, tmp_path, monkeypatch):
+    _, found = made
+    ours, pack = tmp_path / found.record.id, tokens.pack
+
+    def crash(texts, tokenizer, folder, **options):
+        if folder.name == "validation":
+            raise KeyboardInterrupt
+        return pack(texts, tokenizer, folder, **options)
+
+    monkeypatch.setattr(tokens, "pack", crash)
+    with pytest.raises(KeyboardInterrupt):
+        materials.prepare("sample:", runs=tmp_path, **SIZES)
+    assert not ours.exists()
+    (partial,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    (partial / "of the crash").touch()
+    monkeypatch.undo()
     again = materials.prepare("sample:", runs=tmp_path, **SIZES)
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == [ours]
+    assert not (ours / "of the crash").exists()
     assert again.record.metrics == found.record.metrics
     assert np.array_equal(again.validation.tokens, found.validation.tokens)
+
+
+def test_of_two_at_once_one_makes_them(made, tmp_path, monkeypatch):
+    calls, train_tokenizer = [], tokens.train_tokenizer
+
+    def count(*arguments):
+        calls.append(arguments)
+        return train_tokenizer(*arguments)
+
+    monkeypatch.setattr(tokens, "train_tokenizer", count)
+    with ThreadPoolExecutor() as pool:
+        both = [pool.submit(materials.prepare, "sample:", runs=tmp_path, **SIZES) for _ in "ab"]
+    one, other = (each.result() for each in both)
+    assert len(calls) == 1
+    assert one.record == other.record
+    assert one.record.metrics == made[1].record.metrics
 
 
 def test_the_id_follows_the_text_and_not_its_place(made, tmp_path):

@@ -21,7 +21,6 @@ def test_the_real_class_has_the_parameters_of_the_formula(size, printed):
         model = BioGptForCausalLM(models._config(shape))
     found = models.non_embedding_parameters(model)
     assert found == flops.parameters(shape) == (printed or found)
-    assert models.shape_of(model) == shape
 
 
 @pytest.mark.parametrize("size", models.SIZES)
@@ -34,8 +33,7 @@ def test_every_named_size_is_buildable(size):
 def test_another_architecture_is_counted_alike():
     config = GPT2Config(n_layer=3, n_embd=48, n_head=4, n_positions=64, vocab_size=99)
     model = GPT2LMHeadModel(config)
-    shape = models.shape_of(model)
-    assert shape == Shape(n_layer=3, n_embd=48, n_head=4, context=64, vocab_size=99)
+    shape = Shape(n_layer=3, n_embd=48, n_head=4, context=64, vocab_size=99)
     assert models.non_embedding_parameters(model) == flops.parameters(shape)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mediswift import checkpoints, demo, flops, pretrain, sparse, train
+from mediswift import checkpoints, demo, flops, pretrain, records, sparse, train
 from mediswift.runs import load_history, load_model
 
 TINY = pretrain.profile("tiny")
@@ -81,6 +82,8 @@ def test_the_record_says_what_was_chosen_and_measured(runs, pretrained):
     assert metrics["theoretical_reduction"] == flops.reduction(TINY.shape, 0.75)
     assert metrics["non_embedding_parameters"] == flops.parameters(TINY.shape)
     assert metrics["contaminated_documents_removed"] == 0
+    assert metrics["process_peak_memory_bytes"] > 0
+    assert pretrained.env["device"] == "cpu"
     last = load_history(pretrained.id, runs).iloc[-1]
     assert metrics["validation_loss_nats"] == last["validation_loss"]
     assert (runs / pretrained.parent / "record.json").exists()
@@ -145,6 +148,50 @@ def test_the_text_makes_the_run_and_not_its_address(ingredients, pretrained, tmp
     assert ids[0] == pretrained.id != ids[1]
 
 
+def test_a_dense_run_is_one_run_whatever_the_pattern(ingredients):
+    dense = [replace(TINY, sparsity=0, pattern=pattern) for pattern in ("unstructured", "2:4")]
+    dense.append(replace(TINY, sparsity=0.0))
+    assert len({pretrain._run_id(config, ingredients) for config in dense}) == 1
+
+
+def test_a_finished_run_is_read_where_it_could_not_be_trained(ingredients, pretrained, tmp_path):
+    mixed = replace(TINY, precision="bf16")
+    with pytest.raises(ValueError, match="needs a GPU, got precision='bf16' on a CPU"):
+        pretrain.pretrain(mixed, tmp_path)
+    made = replace(pretrained, id=pretrain._run_id(mixed, ingredients), params=asdict(mixed))
+    records.write(made, tmp_path / made.id)
+    assert pretrain.pretrain(mixed, tmp_path) == made
+
+
+@pytest.fixture(scope="module")
+def moved(runs, pretrained, tmp_path_factory):
+    """Folder with the run alone, and its configuration with the text at another address."""
+    folder = tmp_path_factory.mktemp("moved")
+    shutil.copytree(runs / pretrained.id, folder / pretrained.id)
+    shutil.copyfile(demo.DATA / "sample" / "abstracts.jsonl", folder / "text.jsonl")
+    return folder, replace(TINY, corpus=f"jsonl:{folder / 'text.jsonl'}")
+
+
+def test_runs_of_moved_text_are_found_at_any_sparsity_and_seed(moved, ingredients, pretrained):
+    folder, config = moved
+    other = replace(TINY, sparsity=0.5, pattern="2:4", seed=3)
+    other = replace(pretrained, id=pretrain._run_id(other, ingredients), params=asdict(other))
+    records.write(other, folder / other.id)
+    assert pretrain.find(config, folder) == sorted([pretrained, other], key=lambda r: r.id)
+    shutil.rmtree(folder / other.id)
+    assert pretrain.find(replace(config, seed=7, sparsity=0.0), folder) == [pretrained]
+
+
+def test_runs_of_another_profile_recipe_or_text_are_not_found(moved, monkeypatch):
+    folder, config = moved
+    assert pretrain.find(replace(config, lr=1e-3), folder) == []
+    lines = (folder / "text.jsonl").read_text(encoding="utf-8").splitlines()
+    (folder / "less.jsonl").write_text("\n".join(lines[:-1]), encoding="utf-8")
+    assert pretrain.find(replace(config, corpus=f"jsonl:{folder / 'less.jsonl'}"), folder) == []
+    monkeypatch.setattr(pretrain, "RECIPE", pretrain.RECIPE + 1)
+    assert pretrain.find(config, folder) == []
+
+
 def test_tokens_are_rounded_up_to_whole_steps():
     config = replace(TINY, tokens=2_049)
     assert (config.steps, config.loop.batch) == (3, 2)
@@ -162,6 +209,9 @@ def test_every_profile_is_a_loop(name):
     [
         ({"sparsity": 75}, r"got 75; did you mean 0\.75"),
         ({"pattern": "2of4"}, "2of4"),
+        ({"pattern": "2of4", "sparsity": 0.0}, "2of4"),
+        ({"pattern": "2:4"}, r"pattern 2:4 fixes the sparsity at 0\.5, got 0\.75"),
+        ({"precision": "fp8"}, "precision is no or bf16; got 'fp8'"),
         ({"size": "huge"}, "a size is one of tiny, demo"),
         ({"batch_tokens": 1_000}, "multiple of the context 512 .* batch_tokens=1000"),
         ({"tokens": 512}, "at most tokens, got batch_tokens=1024 and tokens=512"),
@@ -180,6 +230,15 @@ def test_an_unknown_profile_names_those_there_are():
 def test_the_door_needs_a_configuration(capsys):
     assert pretrain.main([]) == 2
     assert "usage: python -m mediswift.pretrain CONFIG.json" in capsys.readouterr().err
+
+
+def test_the_door_says_what_is_wrong_in_a_line(capsys, tmp_path):
+    (tmp_path / "typo.json").write_text(json.dumps(asdict(TINY) | {"sparcity": 0.75}))
+    for name, message in (("typo.json", "sparcity"), ("none.json", "none.json")):
+        assert pretrain.main([str(tmp_path / name), str(tmp_path)]) == 1
+        said = capsys.readouterr().err
+        assert said.startswith("mediswift.pretrain: ") and said.count("\n") == 1
+        assert message in said
 
 
 # Stopped
@@ -204,6 +263,18 @@ def stop(process, sent):
     while "validation" not in process.stdout.readline():
         assert process.poll() is None, process.stderr.read()
     os.killpg(process.pid, sent)
+
+
+def test_two_jobs_at_once_train_once(tmp_path, pretrained):
+    both = [start(TINY, tmp_path) for _ in "ab"]
+    said = [process.communicate(timeout=120) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    steps = load_history(pretrained.id, tmp_path)["step"]
+    assert steps.is_monotonic_increasing and steps.is_unique
+    assert steps.iloc[-1] == TINY.steps
+    assert "".join(out for out, _ in said).count("steps on") == 1  # one trained, one found
+    folders = {path.name for path in tmp_path.iterdir() if path.is_dir()}
+    assert folders == {pretrained.parent, pretrained.id}
 
 
 @pytest.fixture(scope="module")

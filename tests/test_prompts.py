@@ -135,3 +135,11 @@ def test_errors_say_the_way_out(tmp_path):
         SoftPrompt(build(), 0)
     with pytest.raises(FileNotFoundError, match=r"a model folder holds config\.json"):
         prompts.load(tmp_path)
+
+
+def test_weights_that_only_pickle_can_read_are_refused(tmp_path):
+    model = build()
+    model.config.save_pretrained(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(OSError, match="safetensors"):
+        prompts.load(tmp_path)

@@ -82,6 +82,26 @@ def test_a_failure_leaves_no_output_and_names_the_cell(notebook, tmp_path):
     assert not (tmp_path / "one.failed.ipynb").exists()
 
 
+def test_what_an_older_failure_left_is_gone_at_once(notebook, tmp_path, monkeypatch):
+    stale = tmp_path / "one.failed.ipynb"
+    stale.touch()
+
+    def no_kernel(*_, **__):
+        raise OSError("no kernel")
+
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    monkeypatch.setattr(runner.papermill, "execute_notebook", no_kernel)
+    with pytest.raises(OSError, match="no kernel"):
+        runner.run(notebook, {}, tmp_path / "one.ipynb")
+    assert not stale.exists()
+
+
+def test_a_label_tells_the_parameters_and_is_one_file_name(notebook):
+    chosen = {"seed": 1, "text": "jsonl:/a b/c.jsonl"}
+    assert runner.label(notebook, {}) == "one"
+    assert runner.label(notebook, chosen) == "one-seed1-textjsonl__a_b_c.jsonl"
+
+
 def test_a_missing_notebook_is_named_beside_those_there_are(notebook):
     with pytest.raises(
         FileNotFoundError, match=r"no notebook .*three.ipynb; there are \['one.ipynb'\]"
@@ -217,6 +237,20 @@ def test_a_variable_becomes_a_whole_path(root, monkeypatch, kind):
     monkeypatch.chdir(root)
     study = make_study(root, parameters={"text": f"{kind}$HERE/c.json"})
     assert runner.jobs(study, root)[0].parameters["text"] == f"{kind}{root}/a folder/b/c.json"
+
+
+def test_a_variable_in_a_grid_becomes_a_whole_path(root, monkeypatch):
+    monkeypatch.setenv("HERE", str(root))
+    study = make_study(root, notebooks=["one"], grid={"text": ["sample:", "jsonl:$HERE/c.json"]})
+    found = [job.parameters["text"] for job in runner.jobs(study, root)]
+    assert found == ["sample:", f"jsonl:{root}/c.json"]
+
+
+@pytest.mark.parametrize("values", [["jsonl:a", "jsonl_a"], ["demo:", "demo:"]])
+def test_jobs_that_would_share_a_name_are_refused(root, values):
+    study = make_study(root, notebooks=["one"], grid={"text": values})
+    with pytest.raises(ValueError, match="two jobs would share the name one-text"):
+        runner.jobs(study, root)
 
 
 # Snakemake

@@ -52,3 +52,10 @@ def test_an_unfinished_run_is_none(tmp_path, name):
     (tmp_path / "half").mkdir()
     with pytest.raises(FileNotFoundError, match=f"no finished run '{name}' in .*; there are none"):
         done.load_run(name, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["x/../x", "x/model", "/x", "x/"])
+def test_a_name_with_a_folder_in_it_is_no_run(tmp_path, pretrained, name):
+    records.write(pretrained, tmp_path / "x")
+    with pytest.raises(ValueError, match=f"a run is named by its id, got '{name}'"):
+        done.load_run(name, tmp_path)

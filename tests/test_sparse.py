@@ -17,6 +17,7 @@ from transformers import (
 
 from mediswift import sparse
 from mediswift.masks import make_mask
+from mediswift.prompts import SoftPrompt
 
 VOCABULARY, WIDTH, LAYERS = 64, 16, 2
 SIZE = {"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
@@ -259,6 +260,18 @@ def test_movement_is_measured_apart_for_revived_and_kept():
     still = sparse.movement(model, model, masks)
     assert all(row["revived"] == row["kept"] == 0 for row in still)
     assert all(row["cosine_distance"] == pytest.approx(0, abs=1e-12) for row in still)
+
+
+def test_masks_are_checked_through_a_soft_prompt():
+    model = build("biogpt")
+    masks = sparse.sparsify(model, 0.5)
+    soft = SoftPrompt(model, 2)
+    assert sparse.masks_of(soft) is masks
+    masks.check(soft)
+    name, mask = next(iter(masks.masks.items()))
+    model.get_parameter(name).data[~mask] = 1.0
+    with pytest.raises(RuntimeError, match=f"{int((~mask).sum())} of {name} moved"):
+        masks.check(soft)
 
 
 def test_masks_print_as_a_table():

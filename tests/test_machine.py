@@ -1,0 +1,78 @@
+"""The machine: who makes a run when several want it, and what is known of where it was made."""
+
+import subprocess
+import sys
+
+import pytest
+
+from mediswift import machine, records
+from mediswift.records import Record
+
+RECORD = Record(id="x", kind="corpus", params={}, metrics={"n": 1}, data_fingerprint="f", env={})
+RACER = """
+import sys, time
+from pathlib import Path
+from mediswift import machine, records
+from mediswift.records import Record
+
+folder = Path(sys.argv[1])
+
+def make():
+    print("made", flush=True)
+    time.sleep(0.3)  # longer than the other one needs to look
+    made = Record(id="x", kind="corpus", params={}, metrics={}, data_fingerprint="", env={})
+    records.write(made, folder)
+
+print("ready", flush=True)
+sys.stdin.readline()
+print(machine.once(folder, make).id)
+"""
+
+
+def test_a_second_call_makes_nothing(tmp_path):
+    folder, calls = tmp_path / "x", []
+
+    def make():
+        calls.append(folder)
+        records.write(RECORD, folder)
+
+    assert machine.once(folder, make) == RECORD
+    assert machine.once(folder, make) == RECORD
+    assert calls == [folder]
+
+
+def test_a_run_that_failed_is_made_again(tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        machine.once(tmp_path / "x", lambda: 1 / 0)
+    made = machine.once(tmp_path / "x", lambda: records.write(RECORD, tmp_path / "x"))
+    assert made == RECORD
+
+
+def test_of_two_jobs_at_once_one_makes_and_the_other_finds(tmp_path):
+    command, pipe = [sys.executable, "-c", RACER, tmp_path / "x"], subprocess.PIPE
+    racers = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in "ab"]
+    assert [racer.stdout.readline() for racer in racers] == ["ready\n", "ready\n"]
+    for racer in racers:  # both stand at the line before either may start
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    said = sorted(racer.communicate(timeout=60)[0] for racer in racers)
+    assert said == ["made\nx\n", "x\n"]
+
+
+def test_the_environment_tells_what_numbers_and_times_depend_on():
+    found = machine.environment()
+    assert found.keys() == records.environment().keys() | {"device", "processes", "threads"}
+    assert (found["device"], found["processes"], found["threads"]) == ("cpu", 1, 1)
+
+
+def test_memory_says_whose_it_is():
+    machine.reset_peak_memory()
+    (name, size), *others = machine.peak_memory().items()
+    assert (name, others) == ("process_peak_memory_bytes", [])
+    assert 50 * 2**20 < size < 2**40  # torch alone is more than 50 MiB; kilobytes would be less
+
+
+def test_a_gpu_is_asked_for_its_own_memory(monkeypatch):
+    monkeypatch.setattr(machine.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(machine.torch.cuda, "max_memory_allocated", lambda: 7)
+    assert machine.peak_memory() == {"gpu_peak_memory_bytes": 7}
