@@ -3,8 +3,6 @@
 import re
 import shlex
 
-import pytest
-
 from mediswift import __main__ as command_line
 from mediswift import runner
 
@@ -33,6 +31,5 @@ def test_commands_it_names_are_understood():
         command_line.make_parser().parse_args(shlex.split(verb))
 
 
-@pytest.mark.parametrize("word", ["/work/", "/tmp/", "farm"])
-def test_no_path_of_one_machine_is_in_it(word):
-    assert word not in README
+def test_no_path_of_one_machine_is_in_it():
+    assert not re.findall(r"(?:^|[\s`(])(/\w+)", README, re.MULTILINE)
