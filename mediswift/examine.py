@@ -7,7 +7,6 @@ question by question later, without their models.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -79,12 +78,8 @@ def _answer(config: ExamConfig, parent: Record, test: Dataset, folder: Path) -> 
 
 def write_predictions(report: Report, folder: Path) -> Path:
     """Path of the predictions, one JSON line a question, written into `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{PREDICTIONS}.{os.getpid()}"
     lines = (json.dumps(p, allow_nan=False) + "\n" for p in report.predictions)
-    partial.write_text("".join(lines), encoding="utf-8")
-    os.replace(partial, folder / PREDICTIONS)
-    return folder / PREDICTIONS
+    return records.write_text(folder / PREDICTIONS, "".join(lines))
 
 
 def load_report(record: Record, runs: str | Path = "runs", name: str = "model") -> Report:

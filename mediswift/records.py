@@ -124,10 +124,16 @@ def published(path: str | Path) -> pd.DataFrame:
 
 def write_json(path: Path, content: Any) -> Path:
     """Path of the JSON file that now holds `content`: all of it or, after a crash, none of it."""
+    return write_text(
+        path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    )
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Path of the file that now holds `text`: all of it or, after a crash, none of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-    partial.write_text(text + "\n", encoding="utf-8")
+    partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
     return path
 
