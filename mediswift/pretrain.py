@@ -20,8 +20,8 @@ from transformers import PreTrainedModel
 from mediswift import flops, machine, materials, models, records, sparse, train
 from mediswift.batches import Head, PackedExamples
 from mediswift.flops import Shape
-from mediswift.masks import parse
 from mediswift.materials import Materials
+from mediswift.patterns import parse
 from mediswift.records import Record
 
 RECIPE = 1
@@ -47,7 +47,7 @@ class PretrainConfig:
     sparsity: float = 0.75
     """Fraction of weights removed from every matrix of every block."""
     pattern: str = "unstructured"
-    """Shape of the zeros, as `masks.parse` reads it."""
+    """Shape of the zeros, as `patterns.parse` reads it."""
     seed: int = 0
     """Initialization, masks and order of the rows."""
     warmup: float = 0.05

@@ -1,13 +1,12 @@
 """Making a model sparse, keeping it so, and making it dense again.
 
-Decisions: a sparse model keeps its plain modules and plain state dict. `sparsify` sets weights to
-zero and hooks their gradients, so AdamW sees zero weight, zero gradient and zero moments there,
-and leaves exact zeros: through weight decay, clipping, accumulation and `torch.compile`. The masks
-ride along as non-persistent buffers (they follow the model to its device and stay out of
-checkpoints) and are saved beside it. `densify` takes the hooks away: the removed weights start at
-zero and may move (SPDF). Matrices are chosen by the type and place of their module, never by name:
-linear layers inside the stack of blocks, so that embeddings, norms, biases and the head, tied or
-not, stay dense. A masked dense product saves no time; this file makes sparsity true, not fast.
+Decisions: `sparsify` puts a `SparseLinear`, which holds only kept weights, in the place of each
+linear layer of each block; removed weights are nowhere, so nothing can move them. The model's state
+dict stays the plain dense one, and the masks are saved beside it. `densify` puts dense layers back:
+the removed weights start at zero and may move (SPDF). Matrices are chosen by the type and place of
+their module, never by name: linear layers inside the stack of blocks, so that embeddings, norms,
+biases and the head, tied or not, stay dense. Parameters are new ones after either: make the
+optimizer afterwards.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +26,9 @@ from safetensors.numpy import save
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from mediswift.masks import make_mask, parse
+from mediswift.linear import AUTO, SparseLinear
+from mediswift.masks import make_mask
+from mediswift.patterns import parse
 
 FILE = "masks.safetensors"
 
@@ -54,23 +55,21 @@ class Masks:
 
     def check(self, model: nn.Module) -> None:
         """Raise RuntimeError if a removed weight of `model` is no longer exactly zero."""
-        parameters = dict(_holder(model).named_parameters())
+        weights = _holder(model).state_dict()
         for name, mask in self.masks.items():
-            moved = int(
-                parameters[name].detach()[~mask.to(parameters[name].device)].count_nonzero()
-            )
+            moved = int(weights[name][~mask.to(weights[name].device)].count_nonzero())
             if moved:
                 raise RuntimeError(
-                    f"removed weights stay exactly zero; {moved} of {name} moved. A copied "
-                    "model loses its hooks: call sparse.attach(sparse.densify(copy), masks), then "
-                    "make a new optimizer, for the old one's moments would move them again"
+                    f"removed weights stay exactly zero; {moved} of {name} moved: the model was "
+                    "densified, or these are not its masks. sparse.attach(model, masks) before "
+                    "training keeps them"
                 )
 
     def removed(self, model: nn.Module) -> np.ndarray:
         """Values in `model` of all weights that the masks remove, one after the other."""
-        parameters = dict(model.named_parameters())
+        weights = _holder(model).state_dict()
         return np.concatenate(
-            [parameters[name].detach()[~mask].numpy() for name, mask in self.masks.items()]
+            [weights[name][~mask].cpu().numpy() for name, mask in self.masks.items()]
         )
 
     def save(self, folder: str | Path) -> Path:
@@ -106,13 +105,18 @@ class Masks:
 
 
 def sparsify(
-    model: nn.Module, sparsity: float = 0.75, pattern: str = "unstructured", seed: int = 0
+    model: nn.Module,
+    sparsity: float = 0.75,
+    pattern: str = "unstructured",
+    seed: int = 0,
+    engine: str = AUTO,
 ) -> Masks:
     """Masks drawn for every linear layer of every block, after applying them to `model` in place.
 
     Works on any Hugging Face causal LM whose blocks hold `nn.Linear` or `Conv1D`; a fused matrix
     (GPT-2's query-key-value) counts as one. Sparsity 0 changes nothing. Source: SPDF, section 2:
-    static, random at initialization, the same sparsity in every matrix.
+    static, random at initialization, the same sparsity in every matrix. `engine` computes the
+    layers: "auto" lets the first training step measure and choose, others are in `engines`.
 
     Raises ValueError on a model that is sparse already or has no such layer.
 
@@ -121,6 +125,7 @@ def sparsify(
     >>> len(masks.masks)
     24
     """
+    _refuse_twice(model)
     chosen = parse(pattern)  # a typo is an error in a dense run too
     if sparsity:
         chosen.check(sparsity)
@@ -130,17 +135,16 @@ def sparsify(
         if sparsity
     }
     masks = Masks(sparsity, pattern, seed, drawn)
-    attach(model, masks)
+    attach(model, masks, engine)
     return masks
 
 
-def attach(model: nn.Module, masks: Masks) -> None:
-    """Apply `masks` to `model` in place: zero what is removed and keep its gradient zero.
+def attach(model: nn.Module, masks: Masks, engine: str = AUTO) -> None:
+    """Apply `masks` to `model` in place: what they remove is gone.
 
     Raises ValueError on a model that is sparse already, or when a name or shape does not fit.
     """
-    if masks_of(model) is not None:
-        raise ValueError("the model is sparse already: call sparse.densify(model) first")
+    _refuse_twice(model)
     modules = dict(sparsifiable(model))
     for name, mask in masks.masks.items():
         if name not in modules or modules[name].weight.shape != mask.shape:
@@ -148,7 +152,9 @@ def attach(model: nn.Module, masks: Masks) -> None:
                 f"every mask needs a weight of its name and shape; {name} {tuple(mask.shape)} has "
                 "none in this model: the masks belong to another one"
             )
-        _hold(modules[name], mask)
+    for name, mask in masks.masks.items():
+        place = name.removesuffix(".weight")
+        model.set_submodule(place, _sparse(modules[name], mask, engine, masks.pattern))
     if masks.masks:
         model.sparse_masks = masks
 
@@ -156,13 +162,17 @@ def attach(model: nn.Module, masks: Masks) -> None:
 def densify(model: nn.Module) -> nn.Module:
     """Return the model itself, plain again: same outputs, but removed weights may now move from
     zero."""
-    for module in model.modules():
-        if hasattr(module, "weight_mask"):
-            module.unmask()
-            del module.unmask, module.weight_mask
+    for name, module in list(model.named_modules()):
+        if isinstance(module, SparseLinear):
+            model.set_submodule(name, _plain(module))
     if masks_of(model) is not None:
         del _holder(model).sparse_masks
     return model
+
+
+def layers(model: nn.Module) -> list[SparseLinear]:
+    """Sparse layers of a model, in its own order; none in a dense one."""
+    return [module for module in model.modules() if isinstance(module, SparseLinear)]
 
 
 def masks_of(model: nn.Module) -> Masks | None:
@@ -200,6 +210,11 @@ def sparsifiable(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     yield from found
 
 
+def _refuse_twice(model: nn.Module) -> None:
+    if masks_of(model) is not None:
+        raise ValueError("the model is sparse already: call sparse.densify(model) first")
+
+
 def _holder(model: nn.Module) -> nn.Module:
     # A soft prompt wraps the model that was made sparse
     return next((m for m in model.modules() if hasattr(m, "sparse_masks")), model)
@@ -216,15 +231,22 @@ def _draw(module: nn.Module, sparsity: float, pattern: str, seed: int, name: str
     return mask.T.contiguous() if turned else mask
 
 
-def _hold(module: nn.Module, mask: Tensor) -> None:
-    module.register_buffer("weight_mask", mask.to(module.weight.device), persistent=False)
-    with torch.no_grad():
-        module.weight.masked_fill_(~module.weight_mask, 0.0)  # a product would leave -0.0
-    module.unmask = module.weight.register_hook(_masked_gradient(module)).remove
+def _sparse(module: nn.Module, mask: Tensor, engine: str, pattern: str) -> SparseLinear:
+    turned = isinstance(module, Conv1D)
+    weight, mask = (module.weight.T, mask.T) if turned else (module.weight, mask)
+    layer = SparseLinear(weight, module.bias, mask, engine=engine, pattern=pattern, turned=turned)
+    return layer.train(module.training)
 
 
-def _masked_gradient(module: nn.Module) -> Callable[[Tensor], Tensor]:
-    return lambda gradient: gradient * module.weight_mask
+def _plain(layer: SparseLinear) -> nn.Module:
+    with torch.device("meta"):  # nothing is drawn, and no memory taken, for weights that go at once
+        if layer.turned:
+            module = Conv1D(layer.out_features, layer.in_features)
+        else:
+            module = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None)
+    module.weight = nn.Parameter(layer.weight.detach(), requires_grad=layer.values.requires_grad)
+    module.bias = layer.bias
+    return module.train(layer.training)
 
 
 def _pack(mask: Tensor) -> np.ndarray:
@@ -242,10 +264,9 @@ def movement(before: nn.Module, after: nn.Module, masks: Masks) -> list[dict[str
     `revived` and `kept` are root mean squares of the change of removed and of kept weights;
     `cosine_distance` is 1 - cos between the matrices before and after (SPDF, section 3.4).
     """
-    old, new = dict(before.named_parameters()), dict(after.named_parameters())
+    old, new = _holder(before).state_dict(), _holder(after).state_dict()
     return [
-        {"matrix": name} | _moved(old[name].detach(), new[name].detach(), mask)
-        for name, mask in masks.masks.items()
+        {"matrix": name} | _moved(old[name], new[name], mask) for name, mask in masks.masks.items()
     ]
 
 

@@ -16,9 +16,13 @@ import mediswift
 HOUSE = Path(mediswift.__file__).parent
 FILES = sorted(path.stem for path in HOUSE.rglob("*.py"))
 FLOORS = [
-    "__init__ demo documents flops medline metrics records schedule stats",
-    "batches checkpoints corpus likelihood machine masks models questions tokens",
-    "materials prompts report sparse",
+    "__init__ blocks demo documents flops layouts medline metrics records schedule stats",
+    "batches checkpoints corpus likelihood machine models native patterns questions tokens",
+    "masks materials products prompts report",
+    "engines",
+    "choice",
+    "linear",
+    "sparse",
     "pubmedqa runs train",
     "examine finetune pretrain",
     "figures runner",

@@ -1,0 +1,158 @@
+"""Which engine is the fastest for a matrix on this machine: measured once, remembered on disk.
+
+Decisions: what is timed is what training does, one forward and both gradients, the candidates
+interleaved so that a busy machine disturbs all alike. Medians are compared. The dense layer runs
+along, and an engine that does not beat it is not chosen: then it is `masked`, the dense product.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+import mediswift
+from mediswift.demo import cache_dir
+from mediswift.engines import ENGINES, possible
+from mediswift.layouts import Layout
+from mediswift.records import write_json
+
+FILE = "engines.json"
+ROUNDS = 5
+MOST_TOKENS = 4096
+"""Tokens of a measurement: more change the seconds, not the order."""
+log = logging.getLogger("mediswift")
+
+
+def fastest(
+    layout: Layout,
+    pattern: str,
+    tokens: int,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    bias: bool = True,
+) -> str:
+    """Name of the engine that trains this matrix fastest with about `tokens` tokens a call.
+
+    Measured at the power of two at or below `tokens`; later calls, of any process, find the answer.
+    """
+    tokens = min(MOST_TOKENS, 1 << max(4, tokens.bit_length() - 1))
+    key = _key(layout, pattern, tokens, device, dtype)
+    known = _known()
+    if key not in known:
+        seconds = measure(layout, tokens, device, dtype, bias)
+        known = _known() | {key: seconds}
+        write_json(cache_dir() / FILE, known)
+        log.info("%s: %s", key, told(known[key]))
+    return chosen(known[key])
+
+
+def chosen(seconds: dict[str, float]) -> str:
+    """Fastest engine of a measurement, `masked` when none beats the dense layer.
+
+    >>> chosen({"dense": 2.0, "masked": 2.1, "native": 1.0}), chosen({"dense": 1.0, "masked": 2.0})
+    ('native', 'masked')
+    """
+    best = min((name for name in seconds if name != "dense"), key=seconds.__getitem__)
+    return best if seconds[best] < seconds["dense"] else "masked"
+
+
+def told(seconds: dict[str, float]) -> str:
+    """One line on a measurement: the choice, and each engine's time against dense.
+
+    >>> told({"dense": 2.0, "masked": 2.5, "native": 1.0})
+    'native (speed-up over dense: native 2.00, masked 0.80)'
+    """
+    names = sorted((n for n in seconds if n != "dense"), key=seconds.__getitem__)
+    each = ", ".join(f"{n} {seconds['dense'] / seconds[n]:.2f}" for n in names)
+    return f"{chosen(seconds)} (speed-up over dense: {each})"
+
+
+def measure(
+    layout: Layout, tokens: int, device: torch.device, dtype: torch.dtype, bias: bool = True
+) -> dict[str, float]:
+    """Median seconds of forward and both gradients: of each engine, and of a dense layer."""
+    steps = candidates(layout, tokens, device, dtype, bias)
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(1 + ROUNDS):
+        for name, step in steps.items():
+            seconds = timed(step, device)
+            if turn:  # the first one compiles and warms up
+                times[name].append(seconds)
+    return {name: statistics.median(taken) for name, taken in times.items()}
+
+
+def candidates(
+    layout: Layout, tokens: int, device: torch.device, dtype: torch.dtype, bias: bool = True
+) -> dict[str, Callable[[], None]]:
+    """A training step of this matrix alone for each engine that can, and for a dense layer."""
+    outputs, inputs = layout.mask.shape
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        x, grad = torch.randn(tokens, inputs), torch.randn(tokens, outputs)
+        weight = torch.randn(outputs, inputs) / inputs**0.5
+    x, grad = x.to(device, dtype).requires_grad_(), grad.to(device, dtype)
+    added = torch.zeros(outputs, device=device, requires_grad=True) if bias else None
+    kept = weight.flatten()[layout.order()]
+    full = weight.to(device, dtype).requires_grad_()
+    steps = {"dense": lambda: _step(linear(x, full, _like(added, x)), grad, x, full, added)}
+    for name in possible(layout, device.type, dtype):
+        values = kept.to(device, copy=True).requires_grad_()
+        steps[name] = _sparse_step(name, x, grad, values, added, layout)
+    return steps
+
+
+def timed(step: Callable[[], None], device: torch.device) -> float:
+    """Seconds that `step` takes, until the device is done with it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    began = time.perf_counter()
+    step()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began
+
+
+def _sparse_step(
+    name: str, x: Tensor, grad: Tensor, values: Tensor, bias: Tensor | None, layout: Layout
+) -> Callable[[], None]:
+    engine = ENGINES[name]
+    index = [tensor.to(x.device) for tensor in engine.index(layout)]
+
+    def step() -> None:
+        y = engine.product(x, _like(values, x), _like(bias, x), index, len(layout.mask))
+        _step(y, grad, x, values, bias)
+
+    return step
+
+
+def _like(tensor: Tensor | None, x: Tensor) -> Tensor | None:
+    return None if tensor is None else tensor.to(x.dtype)
+
+
+def _step(y: Tensor, grad: Tensor, *of: Tensor | None) -> None:
+    torch.autograd.grad(y, [tensor for tensor in of if tensor is not None], grad)
+
+
+def _key(
+    layout: Layout, pattern: str, tokens: int, device: torch.device, dtype: torch.dtype
+) -> str:
+    outputs, inputs = layout.mask.shape
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    threads = f"{torch.get_num_threads()} threads" if device.type == "cpu" else ""
+    kept = f"{int(layout.mask.sum())} of {outputs}x{inputs} kept"
+    about = [kept, pattern, f"{tokens} tokens", str(dtype), where, threads]
+    return ", ".join(filter(None, [*about, f"torch {torch.__version__}", f"v{mediswift.__version__}"]))
+
+
+def _known() -> dict[str, dict[str, float]]:
+    try:
+        return json.loads((cache_dir() / FILE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}  # only remembered measurements: made again

@@ -1,0 +1,139 @@
+"""The CPU kernels of `native.cpp`: compiled on first use, called with tensors that were checked.
+
+Decisions: one C++ file without a header of anybody's, so that a compiler is all it needs; built for
+this machine's own vector registers and kept in a cache folder under a name that hashes source,
+compiler and processor. It runs on the threads of torch's own OpenMP runtime: a second one beside
+it would have the two fight for the cores. Without a compiler `why_not` says so, and callers use
+another engine.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mediswift.demo import cache_dir
+
+SOURCE = Path(__file__).with_name("native.cpp")
+TYPES = {torch.float32: "float", torch.float64: "double"}
+FLAGS = ["-std=c++17", "-O3", "-march=native", "-fPIC", "-fopenmp"]
+"""Never -ffast-math: see the source."""
+
+
+@functools.cache
+def why_not() -> str:
+    """Why the kernels cannot run here; "" when they can. The first call compiles, a few seconds."""
+    try:
+        library(torch.float32)
+    except (OSError, RuntimeError) as error:
+        return str(error)
+    return ""
+
+
+@functools.cache
+def library(dtype: torch.dtype) -> ctypes.CDLL:
+    """Return the kernels for float32 or float64, compiled now or found in the cache folder.
+
+    Raises TypeError for another type, RuntimeError with what the compiler said.
+    """
+    if dtype not in TYPES:
+        raise TypeError(
+            f"the native engine computes in float32 or float64, got {dtype}; use engine='masked'"
+        )
+    runtime = _openmp_of_torch()
+    return ctypes.CDLL(str(_built(TYPES[dtype], shared=runtime is not None)))
+
+
+def call(name: str, dtype: torch.dtype, *arguments: int | Tensor | None) -> None:
+    """Run a kernel on torch's number of threads: sizes as int64, tensors by address.
+
+    Raises ValueError for a tensor that is not contiguous, not on the CPU, or not of its type.
+    """
+    kernel = getattr(library(dtype), name)
+    kernel.restype = None
+    kernel(torch.get_num_threads(), *[_passed(name, dtype, a) for a in arguments])
+
+
+def lanes(dtype: torch.dtype = torch.float32) -> int:
+    """How many numbers a vector register holds on this machine.
+
+    >>> not why_not() and lanes() in (4, 8, 16) or bool(why_not())
+    True
+    """
+    return library(dtype).lanes()
+
+
+def _passed(name: str, dtype: torch.dtype, argument: int | Tensor | None) -> object:
+    if not isinstance(argument, Tensor):
+        return None if argument is None else ctypes.c_int64(argument)
+    if argument.dtype not in (dtype, torch.int32) or argument.device.type != "cpu":
+        raise ValueError(
+            f"{name} takes {dtype} and int32 tensors on the CPU, got {argument.dtype} on "
+            f"{argument.device}; use engine='masked' for others"
+        )
+    if not argument.is_contiguous():
+        raise ValueError(f"{name} takes contiguous tensors, got strides {argument.stride()}")
+    return ctypes.c_void_p(argument.data_ptr())
+
+
+def _openmp_of_torch() -> Path | None:
+    # Made global, so that our library finds its symbols there and needs no runtime of its own
+    folder = Path(torch.__file__).parent
+    for path in [*folder.glob("lib/libgomp*.so*"), *folder.parent.glob("torch.libs/libgomp*.so*")]:
+        ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+        return path
+    return None
+
+
+def _built(real: str, shared: bool) -> Path:
+    compiler = os.environ.get("CXX") or next(filter(shutil.which, ("c++", "g++", "clang++")), "")
+    if not shutil.which(compiler or "none"):
+        raise RuntimeError(
+            "the native engine needs a C++ compiler and found none: install g++ or clang, or set "
+            "CXX; engine='masked' works without"
+        )
+    flags = [*FLAGS, f"-DREAL={real}"]
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
+    made_of = f"{SOURCE.read_text()}{flags}{shared}{version}{_processor()}"
+    name = f"native-{real}-{hashlib.sha256(made_of.encode()).hexdigest()[:12]}.so"
+    path = cache_dir() / name
+    if not path.exists():
+        _compile(compiler, flags, shared, path)
+    return path
+
+
+def _compile(compiler: str, flags: list[str], shared: bool, path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        made = Path(folder, "native.o"), Path(folder, "native.so")
+        linked = [] if shared else ["-fopenmp"]
+        _run([compiler, *flags, "-c", str(SOURCE), "-o", str(made[0])])
+        _run([compiler, "-shared", *linked, str(made[0]), "-o", str(made[1])])
+        os.replace(made[1], path)  # whole or not at all, when two processes compile
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(
+            f"the native engine did not compile; {' '.join(command)} said: {done.stderr[-800:]}\n"
+            "Set CXX to GCC 12 or Clang, or use engine='masked'"
+        )
+
+
+def _processor() -> str:
+    # A cache folder may be shared by machines whose registers differ
+    if sys.platform == "linux":
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return platform.machine() + platform.processor()

@@ -1,0 +1,116 @@
+"""Products with a sparse matrix on the CPU, as torch operators with gradients.
+
+Decisions: the kernels of `native` are opaque operators, which `torch.compile` keeps whole and whose
+shapes are declared beside them. The index of a matrix travels as plain tensors: three for a
+grouped layout, nine for a scattered one (four for the matrix, four for its transpose, and the
+order that turns the one's weights into the other's).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mediswift import native
+from mediswift.layouts import Layout, grouped_index, scattered_index, turned
+
+
+def index(plan: Layout) -> list[Tensor]:
+    """Index tensors, int32, of a sparse matrix for `linear`."""
+    if plan.groups is not None:
+        return list(grouped_index(plan))
+    mask = plan.mask
+    return [*scattered_index(mask), *scattered_index(mask.T.contiguous()), turned(mask)]
+
+
+@torch.library.custom_op("mediswift::native_linear", mutates_args=())
+def linear(
+    x: Tensor, values: Tensor, bias: Tensor | None, index: list[Tensor], outputs: int
+) -> Tensor:
+    """Outputs (T, O) of inputs `x` (T, I): x times the transposed sparse matrix, plus the bias.
+
+    `values` are the kept weights in their layout. float32 or float64, on the CPU.
+    """
+    x, values = x.contiguous(), values.contiguous()
+    tokens, inputs = x.shape
+    y = x.new_empty(tokens, outputs)
+    if len(index) == 3:
+        sizes = (tokens, inputs, outputs, len(index[2]))
+        native.call("grouped_forward", x.dtype, *sizes, *index, values, bias, x, y)
+    else:
+        _scattered(x, values, bias, index[:4], y)
+    return y
+
+
+@linear.register_fake
+def _(x, values, bias, index, outputs):
+    return x.new_empty(x.shape[0], outputs)
+
+
+@torch.library.custom_op("mediswift::native_input_gradient", mutates_args=())
+def input_gradient(grad: Tensor, values: Tensor, index: list[Tensor], inputs: int) -> Tensor:
+    """Gradient (T, I) of the inputs from that of the outputs, `grad` (T, O)."""
+    grad, values = grad.contiguous(), values.contiguous()
+    tokens, outputs = grad.shape
+    result = grad.new_empty(tokens, inputs)
+    if len(index) == 3:
+        sizes = (tokens, inputs, outputs, len(index[2]))
+        native.call("grouped_input_gradient", grad.dtype, *sizes, *index, values, grad, result)
+    else:
+        columns = torch.empty_like(values)
+        native.call("reorder", grad.dtype, values.numel(), index[8], values, columns)
+        _scattered(grad, columns, None, index[4:8], result)
+    return result
+
+
+@input_gradient.register_fake
+def _(grad, values, index, inputs):
+    return grad.new_empty(grad.shape[0], inputs)
+
+
+@torch.library.custom_op("mediswift::native_weight_gradient", mutates_args=())
+def weight_gradient(grad: Tensor, x: Tensor, values: Tensor, index: list[Tensor]) -> Tensor:
+    """Gradient of the kept weights, in their layout: products over the tokens, only where kept."""
+    grad, x = grad.contiguous(), x.contiguous()
+    result = torch.empty_like(values, memory_format=torch.contiguous_format)
+    sizes = (*x.shape, grad.shape[1])
+    if len(index) == 3:
+        called = ("grouped_weight_gradient", x.dtype, *sizes, len(index[2]), *index)
+    else:
+        blocks = len(index[0]) // grad.shape[1]
+        called = ("scattered_weight_gradient", x.dtype, *sizes, blocks, *index[:4], values.numel())
+    native.call(*called, x, grad, result)
+    return result
+
+
+@weight_gradient.register_fake
+def _(grad, x, values, index):
+    return torch.empty_like(values)
+
+
+def _scattered(
+    x: Tensor, values: Tensor, bias: Tensor | None, index: list[Tensor], y: Tensor
+) -> None:
+    sizes = (*x.shape, y.shape[1], len(index[0]) // y.shape[1])
+    native.call("scattered_forward", x.dtype, *sizes, *index, values, bias, x, y)
+
+
+def _remember(ctx, inputs, output):
+    x, values, bias, index, _ = inputs
+    ctx.save_for_backward(x, values, *index)
+    ctx.biased = bias is not None
+
+
+def _backward(ctx, grad):
+    x, values, *index = ctx.saved_tensors
+    wants_x, wants_values, wants_bias, *_ = ctx.needs_input_grad
+    return (
+        input_gradient(grad, values, index, x.shape[1]) if wants_x else None,
+        weight_gradient(grad, x, values, index) if wants_values else None,
+        grad.sum(0) if ctx.biased and wants_bias else None,
+        [None] * len(index),
+        None,
+    )
+
+
+linear.register_autograd(_backward, setup_context=_remember)
