@@ -147,8 +147,9 @@ def _key(
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     threads = f"{torch.get_num_threads()} threads" if device.type == "cpu" else ""
     kept = f"{int(layout.mask.sum())} of {outputs}x{inputs} kept"
-    about = [kept, pattern, f"{tokens} tokens", str(dtype), where, threads]
-    return ", ".join(filter(None, [*about, f"torch {torch.__version__}", f"v{mediswift.__version__}"]))
+    versions = f"torch {torch.__version__}, mediswift {mediswift.__version__}"
+    about = [kept, pattern, f"{tokens} tokens", str(dtype), where, threads, versions]
+    return ", ".join(filter(None, about))
 
 
 def _known() -> dict[str, dict[str, float]]:

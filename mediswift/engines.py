@@ -109,7 +109,7 @@ class Triton:
         self, x: Tensor, values: Tensor, bias: Tensor | None, index: list[Tensor], outputs: int
     ) -> Tensor:
         """Outputs (T, O) of inputs `x` (T, I)."""
-        y = _Blocks.apply(_half(x), values, *index)
+        y = _Blocks.apply(x.to(computed_in(x)), values, *index)
         return y if bias is None else y + bias.to(y.dtype)
 
 
@@ -133,7 +133,7 @@ class TwoFour:
         self, x: Tensor, values: Tensor, bias: Tensor | None, index: list[Tensor], outputs: int
     ) -> Tensor:
         """Outputs (T, O) of inputs `x` (T, I)."""
-        y = _TwoFour.apply(_half(x), values, index[0], outputs)
+        y = _TwoFour.apply(x.to(computed_in(x)), values, index[0], outputs)
         return y if bias is None else y + bias.to(y.dtype)
 
 
@@ -149,6 +149,12 @@ def dense(values: Tensor, order: Tensor, outputs: int, inputs: int) -> Tensor:
     """
     flat = values.new_zeros(outputs * inputs).scatter(0, order.flatten(), values.flatten())
     return flat.view(outputs, inputs)
+
+
+def computed_in(x: Tensor) -> torch.dtype:
+    """Type that a product of `x` is computed in: autocast's where it is on, else its own."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 def possible(matrix: Layout, device: str, dtype: torch.dtype) -> list[str]:
@@ -189,12 +195,6 @@ class _TwoFour(torch.autograd.Function):
         x, weight, order = ctx.saved_tensors
         of_weight = (grad.T @ x).flatten()[order.flatten()]
         return grad @ weight, of_weight.view_as(ctx.like).to(ctx.like.dtype), None, None
-
-
-def _half(x: Tensor) -> Tensor:
-    # Autocast does not see inside our operators
-    kind = x.device.type
-    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
 
 
 def _stack(matrix: Layout) -> int:

@@ -22,7 +22,7 @@ from mediswift.prompts import SoftPrompt
 from mediswift.records import Record
 from mediswift.runs import load_model, load_run, load_tokenizer
 
-RECIPE = 1
+RECIPE = 2
 """Raised whenever the same configuration would give other numbers."""
 LOSSES = ("target", "sequence")
 

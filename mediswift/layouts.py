@@ -36,7 +36,7 @@ class Layout:
         Made anew each time: it is larger than the weights.
         """
         if self.groups is None:
-            return self.mask.flatten().nonzero()
+            return self.mask.flatten().nonzero().flatten()[:, None]
         group, col = self.mask[self.groups].nonzero(as_tuple=True)
         outputs = self.groups[group][:, None] + torch.arange(LINE)
         return outputs * self.mask.shape[1] + col[:, None]

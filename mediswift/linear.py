@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mediswift import choice
-from mediswift.engines import ENGINES, dense
+from mediswift.engines import ENGINES, computed_in, dense
 from mediswift.layouts import layout
 
 AUTO = "auto"
@@ -72,7 +72,7 @@ class SparseLinear(nn.Module):
         """Outputs (..., O) of inputs (..., I), in x's type or autocast's."""
         flat = x.reshape(-1, self.in_features)
         if self.engine == AUTO and torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            self.choose(len(flat), flat.dtype)
+            self.choose(len(flat), computed_in(x))
         y = ENGINES[self.current].product(
             flat, self.values, self.bias, self._index(), self.out_features
         )

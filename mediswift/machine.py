@@ -7,6 +7,8 @@ processes of one job the first one writes.
 
 from __future__ import annotations
 
+import ctypes
+import os
 import resource
 import sys
 from collections.abc import Callable
@@ -55,6 +57,16 @@ def environment() -> dict[str, Any]:
         "processes": join_processes().num_processes,
         "threads": torch.get_num_threads(),
     }
+
+
+def keep_memory() -> None:
+    """Let freed memory stay with the process: handing large buffers back and faulting their pages
+    in again costs a training step on a CPU a tenth of its time. Does nothing without glibc."""
+    trim, map_from = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of <malloc.h>
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if set_option:
+        set_option(map_from, 1 << 30)
+        set_option(trim, (1 << 31) - 1)
 
 
 def reset_peak_memory() -> None:

@@ -95,6 +95,10 @@ class SoftPrompt(nn.Module):
             inputs_embeds=self.embed(input_ids), attention_mask=attention_mask, **options
         )
 
+    def get_output_embeddings(self) -> nn.Module | None:
+        """Return the model's head."""
+        return self.model.get_output_embeddings()
+
     def save_pretrained(self, folder: str | Path) -> None:
         """Save the model, plain, and the prompt beside it."""
         self.model.save_pretrained(folder)

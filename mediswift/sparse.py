@@ -175,6 +175,16 @@ def layers(model: nn.Module) -> list[SparseLinear]:
     return [module for module in model.modules() if isinstance(module, SparseLinear)]
 
 
+def choose_engines(model: nn.Module, tokens: int, dtype: torch.dtype = torch.float32) -> str:
+    """Let each layer whose engine is "auto" choose for so many tokens a call; one line on all."""
+    for layer in layers(model):
+        if layer.engine == AUTO:
+            layer.choose(tokens, dtype)
+    each = Counter(layer.current for layer in layers(model))
+    named = ", ".join(f"{name} computes {count}" for name, count in each.items())
+    return f"of the sparse layers, {named}" if named else ""
+
+
 def masks_of(model: nn.Module) -> Masks | None:
     """Masks that hold on `model`, or on the model that it wraps, now; None for a dense one."""
     return getattr(_holder(model), "sparse_masks", None)

@@ -24,17 +24,17 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mediswift import checkpoints
-from mediswift.batches import IGNORED, Batch, Examples, in_order
+from mediswift.batches import Examples
 from mediswift.checkpoints import Progress
-from mediswift.machine import join_processes, reset_peak_memory
+from mediswift.loss import mean_loss, summed_loss
+from mediswift.machine import join_processes, keep_memory, reset_peak_memory
 from mediswift.metrics import Log
 from mediswift.schedule import Config, indices_of, is_due, learning_rate
-from mediswift.sparse import masks_of
+from mediswift.sparse import AUTO, choose_engines, layers, masks_of
 
 
 def fit(
@@ -54,6 +54,7 @@ def fit(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     reset_peak_memory()
+    keep_memory()
     accelerator = make_accelerator(config)
     optimizer = make_optimizer(model, config)
     masks = masks_of(model)
@@ -64,6 +65,7 @@ def fit(
         model.broadcast_buffers = False
     plain = accelerator.unwrap_model(model)
     progress = checkpoints.load(folder, plain, optimizer.optimizer, fingerprint)
+    _choose_engines(accelerator, plain, examples, config)
     log = Log(folder, progress.step, speaks=accelerator.is_main_process)
     with _stop_politely() as asked:
         while progress.step < config.steps:
@@ -79,7 +81,9 @@ def fit(
             if masks and (progress.step == 1 or done):
                 masks.check(plain)
             if validation and (done or is_due(progress.step, config.evaluate_every)):
-                row["validation_loss"] = mean_loss(model, validation, config)
+                row["validation_loss"] = mean_loss(
+                    model, validation, config.micro_batch, config.precision
+                )
             if done or is_due(progress.step, config.log_every) or "validation_loss" in row:
                 log.write(_timed(row, progress), config.steps)
             stop = _any(accelerator, asked.is_set())
@@ -112,6 +116,19 @@ def make_accelerator(config: Config) -> Accelerator:
     return Accelerator(cpu=process.device.type == "cpu")
 
 
+def _choose_engines(
+    accelerator: Accelerator, model: nn.Module, examples: Examples, config: Config
+) -> None:
+    # Before the clock starts; one process measures, the others read what it found
+    if not any(layer.engine == AUTO for layer in layers(model)):
+        return
+    first = examples.batch(indices_of(0, len(examples), config)[: config.micro_batch])
+    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+    with accelerator.main_process_first():
+        told = choose_engines(model, first.input_ids.numel(), dtype)
+    accelerator.print(told)
+
+
 def make_optimizer(model: nn.Module, config: Config) -> torch.optim.AdamW:
     """Fused AdamW over the trainable parameters; weight decay on matrices only."""
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -124,35 +141,6 @@ def make_optimizer(model: nn.Module, config: Config) -> torch.optim.AdamW:
         lr=config.lr,
         betas=(0.9, config.beta2),
         fused=True,
-    )
-
-
-@torch.no_grad()
-def mean_loss(model: nn.Module, examples: Examples, config: Config) -> float:
-    """Mean cross entropy over every target of `examples`, in nats a token."""
-    device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
-    total, count = 0.0, 0
-    for batch in in_order(examples, config.micro_batch):
-        total += summed_loss(model, batch.to(device), config.precision).item()
-        count += batch.count
-    model.train(was_training)
-    return total / count
-
-
-def summed_loss(model: nn.Module, batch: Batch, precision: str = "no") -> Tensor:
-    """Sum of the cross entropies of a batch's targets, a scalar in nats."""
-    device = batch.input_ids.device.type
-    # torch's own context instead of Accelerate's, whose precision holds for a whole process:
-    # one notebook pre-trains in bf16 and fine-tunes without
-    with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
-        logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-    return cross_entropy(
-        logits.flatten(0, 1).float(),
-        batch.targets.flatten(),
-        ignore_index=IGNORED,
-        reduction="sum",
     )
 
 

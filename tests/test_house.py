@@ -18,7 +18,7 @@ FILES = sorted(path.stem for path in HOUSE.rglob("*.py"))
 FLOORS = [
     "__init__ blocks demo documents flops layouts medline metrics records schedule stats",
     "batches checkpoints corpus likelihood machine models native patterns questions tokens",
-    "masks materials products prompts report",
+    "loss masks materials products prompts report",
     "engines",
     "choice",
     "linear",

@@ -81,6 +81,7 @@ def test_the_record_says_what_was_chosen_and_measured(runs, pretrained):
     assert terms == [cost.linear, cost.attention, cost.head]
     assert metrics["theoretical_reduction"] == flops.reduction(TINY.shape, 0.75)
     assert metrics["non_embedding_parameters"] == flops.parameters(TINY.shape)
+    assert metrics["trained_parameters"] < 0.3 * metrics["non_embedding_parameters"]
     assert metrics["contaminated_documents_removed"] == 0
     assert metrics["process_peak_memory_bytes"] > 0
     assert pretrained.env["device"] == "cpu"
@@ -102,7 +103,7 @@ def test_contaminated_documents_are_in_the_record(tmp_path):
 def test_a_dense_run_starts_from_the_same_weights_and_has_no_masks(tmp_path):
     thin, whole = pretrain.make_model(TINY), pretrain.make_model(replace(TINY, sparsity=0.0))
     for name, mask in sparse.masks_of(thin).masks.items():
-        assert torch.equal(thin.get_parameter(name), whole.get_parameter(name) * mask)
+        assert torch.equal(thin.state_dict()[name], whole.get_parameter(name) * mask)
     record = pretrain.pretrain(replace(TINY, sparsity=0.0, tokens=1024), tmp_path)
     assert record.mask_digest == ""
     assert sparse.load_masks(tmp_path / record.id) is None
@@ -127,11 +128,17 @@ CHANGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [f.name for f in fields(TINY) if f.name != "corpus"])
+@pytest.mark.parametrize("name", CHANGES)
 def test_every_field_makes_another_run(ingredients, pretrained, name):
     changed = replace(TINY, **{name: CHANGES[name]})
     assert pretrain._run_id(TINY, ingredients) == pretrained.id
     assert pretrain._run_id(changed, ingredients) != pretrained.id
+
+
+def test_every_field_but_text_and_engine_is_among_them(ingredients):
+    assert CHANGES.keys() == {f.name for f in fields(TINY)} - {"corpus", "engine"}
+    other = replace(TINY, engine="masked")  # the last bits alone
+    assert pretrain._run_id(other, ingredients) == pretrain._run_id(TINY, ingredients)
 
 
 def test_the_text_makes_the_run_and_not_its_address(ingredients, pretrained, tmp_path):
