@@ -80,6 +80,27 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _contest(arguments: argparse.Namespace) -> int:
+    from mediswift import contest, pretrain
+
+    base = pretrain.PretrainConfig(
+        size=arguments.size,
+        corpus=arguments.corpus,
+        tokens=arguments.tokens,
+        batch_tokens=arguments.batch_tokens,
+        micro_batch=arguments.micro_batch,
+        lr=arguments.lr,
+        sparsity=arguments.sparsity,
+        warmup=0.1,
+        validations=1,
+        validation_rows=512,
+    )
+    record = contest.contest(base, arguments.patterns, range(arguments.seeds), arguments.runs)
+    print(json.dumps(contest.differences(record), indent=1))
+    print(record.id)
+    return 0
+
+
 def _run(arguments: argparse.Namespace) -> int:
     from mediswift import runner
 
@@ -138,6 +159,17 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument("--setting", default="reasoning_required")
     verb.add_argument("--limit", type=int, default=0, help="stratified draw of so many questions")
     verb.add_argument("--json", action="store_true")
+    verb = _verb(verbs, "contest", _contest, "what each sparsity pattern costs in held-out loss")
+    verb.add_argument("--corpus", required=True, help="address of the documents")
+    verb.add_argument("--patterns", nargs="+", required=True, help="dense, unstructured, 16x1 ...")
+    verb.add_argument("--size", choices=SIZES, default="mini")
+    verb.add_argument("--tokens", type=int, default=614_400)
+    verb.add_argument("--batch-tokens", type=int, default=4_096)
+    verb.add_argument("--micro-batch", type=int, default=16)
+    verb.add_argument("--lr", type=float, default=4e-3, help="the first learning rate tried")
+    verb.add_argument("--sparsity", type=float, default=0.75)
+    verb.add_argument("--seeds", type=int, default=3)
+    verb.add_argument("--runs", type=Path, default=Path("runs"))
     verb = _verb(verbs, "run", _run, "execute one notebook, strictly")
     verb.add_argument("notebook", type=Path)
     verb.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("N", "V"))

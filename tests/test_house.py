@@ -25,6 +25,7 @@ FLOORS = [
     "sparse",
     "pubmedqa runs train",
     "examine finetune pretrain",
+    "contest",
     "figures runner",
     "book",
     "__main__",

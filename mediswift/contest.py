@@ -1,0 +1,115 @@
+"""What a pattern costs in quality: the same model and density, each pattern at its own best rate.
+
+Decisions: a sparse layer wants another learning rate than a dense one, and patterns may differ
+too, so each pattern's rate is tuned first, on one seed, by factors of two until both neighbors are
+worse. Then all seeds run at that rate. Seeds share initialization and order of the text across
+patterns, so differences are taken seed by seed. Every number is that of a `pretrain` record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from mediswift import machine, records
+from mediswift.patterns import parse
+from mediswift.pretrain import PretrainConfig, pretrain
+from mediswift.records import Record
+from mediswift.stats import over_seeds
+
+DENSE = "dense"
+REFERENCE = "unstructured"
+
+
+def contest(
+    base: PretrainConfig, patterns: Iterable[str], seeds: Iterable[int], runs: str | Path = "runs"
+) -> Record:
+    """Record of the held-out loss of every pattern, in `runs`, from runs that may be there already.
+
+    `patterns` may name "dense" too; `base` says the sparsity of the others and the first rate
+    tried. Raises ValueError for a pattern that cannot have that sparsity, before anything runs.
+    """
+    patterns, seeds = list(patterns), list(seeds)
+    for name in patterns:
+        if name != DENSE:
+            parse(name).check(base.sparsity)
+    rows = []
+    for name in patterns:
+        rate = tuned(lambda lr, name=name: _loss(base, name, lr, seeds[0], runs), base.lr)
+        rows += [_row(base, name, rate, seed, runs) for seed in seeds]
+    params = asdict(base) | {"patterns": patterns, "seeds": seeds}
+    record = Record(
+        id=records.run_id("contest", base.size, params | {"runs": [row["run"] for row in rows]}),
+        kind="contest",
+        params=params,
+        metrics={"rows": rows},
+        data_fingerprint=rows[0]["data"],
+        env=machine.environment(),
+    )
+    records.write(record, Path(runs) / record.id)
+    return record
+
+
+def tuned(loss: Callable[[float], float], first: float) -> float:
+    """Learning rate, `first` times a power of two, whose loss is below that of half and double.
+
+    >>> tuned(lambda lr: (lr - 0.008) ** 2, 0.001)
+    0.008
+    """
+    found = {first: loss(first)}
+    while True:
+        best = min(found, key=found.__getitem__)
+        missing = [lr for lr in (2 * best, best / 2) if lr not in found]
+        if not missing:
+            return best
+        found[missing[0]] = loss(missing[0])
+
+
+def differences(record: Record, reference: str = REFERENCE) -> list[dict[str, Any]]:
+    """Each pattern's loss, and how much it is above `reference`'s, seed by seed, with an interval.
+
+    Rows of pattern, lr, loss and, but for the reference itself, difference, low and high (95 %,
+    Student's t over seeds), all in nats a token.
+    """
+    by_pattern: dict[str, dict[int, dict]] = {}
+    for row in record.metrics["rows"]:
+        by_pattern.setdefault(row["pattern"], {})[row["seed"]] = row
+    return [_difference(name, rows, by_pattern[reference]) for name, rows in by_pattern.items()]
+
+
+def _difference(name: str, rows: dict[int, dict], reference: dict[int, dict]) -> dict[str, Any]:
+    losses = {seed: row["loss"] for seed, row in rows.items()}
+    line = {
+        "pattern": name,
+        "lr": next(iter(rows.values()))["lr"],
+        "loss": sum(losses.values()) / len(losses),
+    }
+    if rows is reference or len(losses) < 2:
+        return line
+    above = over_seeds([loss - reference[seed]["loss"] for seed, loss in losses.items()])
+    return line | {"difference": above.mean, "low": above.low, "high": above.high}
+
+
+def _config(base: PretrainConfig, name: str, lr: float, seed: int) -> PretrainConfig:
+    if name == DENSE:
+        return replace(base, sparsity=0.0, pattern=REFERENCE, lr=lr, seed=seed)
+    return replace(base, pattern=name, lr=lr, seed=seed)
+
+
+def _loss(base: PretrainConfig, name: str, lr: float, seed: int, runs: str | Path) -> float:
+    record = pretrain(_config(base, name, lr, seed), runs)
+    return record.metrics["validation_loss_nats"]
+
+
+def _row(base: PretrainConfig, name: str, lr: float, seed: int, runs: str | Path) -> dict[str, Any]:
+    record = pretrain(_config(base, name, lr, seed), runs)
+    return {
+        "pattern": name,
+        "lr": lr,
+        "seed": seed,
+        "loss": record.metrics["validation_loss_nats"],
+        "run": record.id,
+        "data": record.data_fingerprint,
+    }
