@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 
 from mediswift import flops
@@ -77,6 +78,23 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         with suppress(ValueError):  # only the official file knows what humans said
             human = pubmedqa.humans(arguments.data, arguments.setting)
             print(f"humans, on the same questions: {human.accuracy:.1%}")
+    return 0
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from mediswift import bench, records
+
+    chosen = {f.name: getattr(arguments, f.name) for f in fields(bench.BenchConfig)}
+    config = bench.BenchConfig(
+        **{k: tuple(v) if isinstance(v, list) else v for k, v in chosen.items()}
+    )
+    record = bench.bench(config)
+    if arguments.out:
+        records.write(record, arguments.out / record.id)
+    if arguments.json:
+        print(json.dumps(record.metrics["rows"]))
+    else:
+        print(bench.told(record))
     return 0
 
 
@@ -159,6 +177,19 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument("--setting", default="reasoning_required")
     verb.add_argument("--limit", type=int, default=0, help="stratified draw of so many questions")
     verb.add_argument("--json", action="store_true")
+    verb = _verb(verbs, "bench", _bench, "seconds of a dense and of sparse training steps")
+    verb.add_argument("--device", default="cpu", help="cpu or cuda")
+    verb.add_argument("--sizes", nargs="+", default=["d512", "d1024"])
+    verb.add_argument(
+        "--patterns", nargs="+", default=["unstructured", "16x1", "16x16", "diagonal:4"]
+    )
+    verb.add_argument("--sparsities", nargs="+", type=float, default=[0.75])
+    verb.add_argument("--tokens", type=int, default=1024, help="of one step")
+    verb.add_argument("--rounds", type=int, default=7)
+    verb.add_argument("--engine", default="auto")
+    verb.add_argument("--no-peers", dest="peers", action="store_false")
+    verb.add_argument("--json", action="store_true", help="rows as JSON")
+    verb.add_argument("--out", type=Path, help="folder that gets a record of all")
     verb = _verb(verbs, "contest", _contest, "what each sparsity pattern costs in held-out loss")
     verb.add_argument("--corpus", required=True, help="address of the documents")
     verb.add_argument("--patterns", nargs="+", required=True, help="dense, unstructured, 16x1 ...")

@@ -50,7 +50,7 @@ def summed_loss(model: nn.Module, batch: Batch, precision: str = "no") -> Tensor
                 ignore_index=IGNORED,
                 reduction="sum",
             )
-        with _passing_through(head):
+        with headless(head):
             hidden = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
         return summed_cross_entropy(hidden.flatten(0, 1), head.weight, batch.targets.flatten())
 
@@ -101,8 +101,8 @@ class _Summed(torch.autograd.Function):
 
 
 @contextmanager
-def _passing_through(head: nn.Linear) -> Iterator[None]:
-    # So that the model's "logits" are what goes into its head
+def headless(head: nn.Linear) -> Iterator[None]:
+    """Within, `head` returns its input: the "logits" of its model are hidden states (B, T, D)."""
     head.forward = lambda hidden: hidden
     try:
         yield

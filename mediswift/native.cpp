@@ -45,6 +45,7 @@ constexpr int TILE = 16;                 // outputs of a group, and tokens of it
 constexpr int LANES = TILE / W;          // registers that hold a line of a tile
 constexpr int V = 8, PANEL = V * W;      // registers and tokens of a panel of the scattered kernels
 constexpr int STRIPS = 4;                // strips of a panel of the grouped kernels
+constexpr int64_t BATCH = 512;          // tokens that a weight gradient packs before it multiplies
 static_assert(TILE % W == 0, "a line of a tile is whole registers");
 
 ALWAYS vec load(const REAL* p) { vec v; memcpy(&v, p, sizeof v); return v; }
@@ -54,16 +55,21 @@ ALWAYS vec all(REAL value) { return value - vec{}; }
 int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 int64_t pieces(int64_t size, int64_t piece) { return (size + piece - 1) / piece; }
 
-struct Scratch {  // memory on cache lines, freed at the end of its scope
-  REAL* at;
-  explicit Scratch(int64_t size) {
-    void* p = nullptr;
-    if (posix_memalign(&p, 64, (size > 0 ? size : 1) * sizeof(REAL))) throw std::bad_alloc();
-    at = static_cast<REAL*>(p);
+struct Scratch {  // memory on cache lines, one piece a thread and use, kept for the next call
+  REAL* at = nullptr;
+  int64_t held = 0;
+  REAL* of(int64_t size) {
+    if (size > held) {
+      free(at);
+      void* p = nullptr;
+      if (posix_memalign(&p, 64, size * sizeof(REAL))) throw std::bad_alloc();
+      at = static_cast<REAL*>(p), held = size;
+    }
+    return at;
   }
   ~Scratch() { free(at); }
-  Scratch(const Scratch&) = delete;
 };
+thread_local Scratch scratch_x, scratch_y;
 
 // ---- Packing: a W x W transpose in registers, by exchanging one bit of row and column at a time
 
@@ -165,13 +171,26 @@ ALWAYS void inner(const REAL* tile, int64_t stride, const REAL* scale, REAL* sum
       vec held[HELD];
       UNROLL for (int h = 0; h < HELD; h++) held[h] = load(tile + (j + h) * stride + v * W);
       int64_t i = 0;
-      for (; i + COUNT <= n; i += COUNT)
+      for (; i + COUNT <= n; i += COUNT) {
+        for (int64_t next = i + COUNT; next < least(i + 2 * COUNT, n); next++)
+          __builtin_prefetch((AT_SUM ? sum : scale) + int64_t(col[next]) * TILE);
         add_lines<COUNT, AT_SUM>(held, scale + j + (AT_SUM ? i * TILE : 0),
                                  sum + v * W + (AT_SUM ? 0 : i * TILE), col + i);
+      }
       for (; i < n; i++)
         add_lines<1, AT_SUM>(held, scale + j + (AT_SUM ? i * TILE : 0),
                              sum + v * W + (AT_SUM ? 0 : i * TILE), col + i);
     }
+}
+
+// Lines of a weight gradient += x (input, 16 tokens) times the tile of g_y (16 tokens, 16 outputs)
+void add_tile(const REAL* strip, const REAL* g_y, int64_t stride, int64_t tokens, REAL* g_w,
+              const int32_t* col, int64_t n) {
+  if (tokens == TILE) return inner<false>(g_y, stride, strip, g_w, col, n);
+  REAL padded[TILE * TILE] = {};
+  for (int64_t t = 0; t < tokens; t++)
+    memcpy(padded + t * TILE, g_y + t * stride, TILE * sizeof(REAL));
+  inner<false>(padded, TILE, strip, g_w, col, n);
 }
 
 // ---- Scattered: compressed rows, cut into segments of one row in one block of columns, so that the
@@ -278,16 +297,16 @@ void grouped_forward(int threads, int64_t tokens, int64_t inputs, int64_t output
                      const REAL* bias, const REAL* x, REAL* y) {
 #pragma omp parallel num_threads(threads)
   {
-    Scratch panel(STRIPS * TILE * inputs);
+    REAL* panel = scratch_x.of(STRIPS * TILE * inputs);
 #pragma omp for schedule(dynamic)
     for (int64_t p = 0; p < pieces(tokens, STRIPS * TILE); p++) {
       int64_t t = p * STRIPS * TILE, strips = least(STRIPS, pieces(tokens - t, TILE));
       for (int64_t s = 0; s < strips; s++)
         pack(x + (t + s * TILE) * inputs, inputs, least(TILE, tokens - t - s * TILE), TILE,
-             panel.at + s * TILE * inputs);
+             panel + s * TILE * inputs);
       for (int64_t g = 0; g < groups; g++)
         for (int64_t s = 0; s < strips; s++)
-          outer(panel.at + s * TILE * inputs, col + start[g], start[g + 1] - start[g],
+          outer(panel + s * TILE * inputs, col + start[g], start[g + 1] - start[g],
                 w + int64_t(start[g]) * TILE, bias ? bias + row[g] : nullptr,
                 y + (t + s * TILE) * outputs + row[g], outputs,
                 least(TILE, tokens - t - s * TILE));
@@ -300,21 +319,22 @@ void grouped_input_gradient(int threads, int64_t tokens, int64_t inputs, int64_t
                             const int32_t* row, const REAL* w, const REAL* g_y, REAL* g_x) {
 #pragma omp parallel num_threads(threads)
   {
-    Scratch panel_y(STRIPS * TILE * outputs), panel_x(STRIPS * TILE * inputs);
+    REAL *panel_y = scratch_y.of(STRIPS * TILE * outputs);
+    REAL *panel_x = scratch_x.of(STRIPS * TILE * inputs);
 #pragma omp for schedule(dynamic)
     for (int64_t p = 0; p < pieces(tokens, STRIPS * TILE); p++) {
       int64_t t = p * STRIPS * TILE, strips = least(STRIPS, pieces(tokens - t, TILE));
       for (int64_t s = 0; s < strips; s++)
         pack(g_y + (t + s * TILE) * outputs, outputs, least(TILE, tokens - t - s * TILE), TILE,
-             panel_y.at + s * TILE * outputs);
-      memset(panel_x.at, 0, strips * TILE * inputs * sizeof(REAL));
+             panel_y + s * TILE * outputs);
+      memset(panel_x, 0, strips * TILE * inputs * sizeof(REAL));
       for (int64_t g = 0; g < groups; g++)
         for (int64_t s = 0; s < strips; s++)
-          inner<true>(panel_y.at + s * TILE * outputs + int64_t(row[g]) * TILE, TILE,
-                      w + int64_t(start[g]) * TILE, panel_x.at + s * TILE * inputs,
+          inner<true>(panel_y + s * TILE * outputs + int64_t(row[g]) * TILE, TILE,
+                      w + int64_t(start[g]) * TILE, panel_x + s * TILE * inputs,
                       col + start[g], start[g + 1] - start[g]);
       for (int64_t s = 0; s < strips; s++)
-        unpack(panel_x.at + s * TILE * inputs, inputs, least(TILE, tokens - t - s * TILE), TILE,
+        unpack(panel_x + s * TILE * inputs, inputs, least(TILE, tokens - t - s * TILE), TILE,
                g_x + (t + s * TILE) * inputs);
     }
   }
@@ -323,31 +343,25 @@ void grouped_input_gradient(int threads, int64_t tokens, int64_t inputs, int64_t
 void grouped_weight_gradient(int threads, int64_t tokens, int64_t inputs, int64_t outputs,
                              int64_t groups, const int32_t* start, const int32_t* col,
                              const int32_t* row, const REAL* x, const REAL* g_y, REAL* g_w) {
-  constexpr int64_t strips = 2 * STRIPS;
-  Scratch panel(strips * TILE * inputs);
+  REAL* packed = scratch_x.of(BATCH * inputs);
   memset(g_w, 0, int64_t(start[groups]) * TILE * sizeof(REAL));
 #pragma omp parallel num_threads(threads)
-  for (int64_t t = 0; t < tokens; t += strips * TILE) {
-    int64_t here = least(strips, pieces(tokens - t, TILE));
-#pragma omp for schedule(dynamic)
-    for (int64_t s = 0; s < here; s++)
+  for (int64_t t = 0; t < tokens; t += BATCH) {
+    int64_t strips = pieces(least(BATCH, tokens - t), TILE);
+#pragma omp for schedule(static)
+    for (int64_t s = 0; s < strips; s++)
       pack(x + (t + s * TILE) * inputs, inputs, least(TILE, tokens - t - s * TILE), TILE,
-           panel.at + s * TILE * inputs);
-#pragma omp for schedule(dynamic)
-    for (int64_t g = 0; g < groups; g++)
-      for (int64_t s = 0; s < here; s++) {
-        int64_t first = t + s * TILE, n = least(TILE, tokens - first);
-        const REAL* tile = g_y + first * outputs + row[g];
-        REAL padded[TILE * TILE];
-        if (n < TILE) {
-          memset(padded, 0, sizeof padded);
-          for (int64_t i = 0; i < n; i++)
-            memcpy(padded + i * TILE, tile + i * outputs, TILE * sizeof(REAL));
+           packed + s * TILE * inputs);
+#pragma omp for schedule(static)
+    for (int part = 0; part < threads; part++)  // each owns groups, equally many lines
+      for (int64_t first = 0; first < strips; first += STRIPS)
+        for (int64_t g = 0; g < groups; g++) {
+          if (int64_t(start[g]) * threads / (start[groups] + 1) != part) continue;
+          for (int64_t s = first; s < least(first + STRIPS, strips); s++)
+            add_tile(packed + s * TILE * inputs, g_y + (t + s * TILE) * outputs + row[g], outputs,
+                     least(TILE, tokens - t - s * TILE), g_w + int64_t(start[g]) * TILE,
+                     col + start[g], start[g + 1] - start[g]);
         }
-        inner<false>(n < TILE ? padded : tile, n < TILE ? TILE : outputs,
-                     panel.at + s * TILE * inputs, g_w + int64_t(start[g]) * TILE, col + start[g],
-                     start[g + 1] - start[g]);
-      }
   }
 }
 
@@ -358,13 +372,13 @@ void scattered_forward(int threads, int64_t tokens, int64_t inputs, int64_t outp
   Scattered a{outputs, blocks, row, start, count, col};
 #pragma omp parallel num_threads(threads)
   {
-    Scratch panel_x(PANEL * inputs), panel_y(PANEL * outputs);
+    REAL *panel_x = scratch_x.of(PANEL * inputs), *panel_y = scratch_y.of(PANEL * outputs);
 #pragma omp for schedule(dynamic)
     for (int64_t p = 0; p < pieces(tokens, PANEL); p++) {
       int64_t t = p * PANEL, n = least(PANEL, tokens - t);
-      pack(x + t * inputs, inputs, n, PANEL, panel_x.at);
-      multiply(a, value, bias, panel_x.at, panel_y.at);
-      unpack(panel_y.at, outputs, n, PANEL, y + t * outputs);
+      pack(x + t * inputs, inputs, n, PANEL, panel_x);
+      multiply(a, value, bias, panel_x, panel_y);
+      unpack(panel_y, outputs, n, PANEL, y + t * outputs);
     }
   }
 }
@@ -374,19 +388,23 @@ void scattered_weight_gradient(int threads, int64_t tokens, int64_t inputs, int6
                                const int32_t* count, const int32_t* col, int64_t kept,
                                const REAL* x, const REAL* g_y, REAL* g_value) {
   Scattered a{outputs, blocks, row, start, count, col};
-  Scratch panel_x(PANEL * inputs), panel_y(PANEL * outputs);
+  REAL *packed_x = scratch_x.of((BATCH + PANEL) * inputs);
+  REAL *packed_g = scratch_y.of((BATCH + PANEL) * outputs);
   memset(g_value, 0, kept * sizeof(REAL));
-  constexpr int64_t chunk = 64;  // segments of one task
 #pragma omp parallel num_threads(threads)
-  for (int64_t t = 0; t < tokens; t += PANEL) {
-    int64_t n = least(PANEL, tokens - t);
+  for (int64_t t = 0; t < tokens; t += BATCH) {
+    int64_t panels = pieces(least(BATCH, tokens - t), PANEL);
 #pragma omp for schedule(static)
-    for (int side = 0; side < 2; side++)
-      side ? pack(x + t * inputs, inputs, n, PANEL, panel_x.at)
-           : pack(g_y + t * outputs, outputs, n, PANEL, panel_y.at);
-#pragma omp for schedule(dynamic)
-    for (int64_t s = 0; s < blocks * outputs; s += chunk)
-      sample(a, s, least(s + chunk, blocks * outputs), panel_x.at, panel_y.at, g_value);
+    for (int64_t p = 0; p < panels; p++) {
+      int64_t first = t + p * PANEL, n = least(PANEL, tokens - first);
+      pack(x + first * inputs, inputs, n, PANEL, packed_x + p * PANEL * inputs);
+      pack(g_y + first * outputs, outputs, n, PANEL, packed_g + p * PANEL * outputs);
+    }
+#pragma omp for schedule(static)
+    for (int part = 0; part < threads; part++)  // each owns segments
+      for (int64_t p = 0; p < panels; p++)
+        sample(a, blocks * outputs * part / threads, blocks * outputs * (part + 1) / threads,
+               packed_x + p * PANEL * inputs, packed_g + p * PANEL * outputs, g_value);
   }
 }
 
