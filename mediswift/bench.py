@@ -31,7 +31,7 @@ SHAPES = {
     "d512": Shape(n_layer=6, n_embd=512, n_head=8, context=512, vocab_size=16_384),
     "d1024": Shape(n_layer=6, n_embd=1024, n_head=16, context=512, vocab_size=16_384),
     "d2048": Shape(n_layer=6, n_embd=2048, n_head=16, context=2048, vocab_size=42_384),
-} | {name: models.SIZES[name] for name in ("demo", "mini", "small", "med")}
+} | models.SIZES
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -78,6 +78,14 @@ def measure(
     layout: Layout, tokens: int, device: torch.device, dtype: torch.dtype, bias: bool = True
 ) -> dict[str, float]:
     """Median seconds of forward and both gradients: of each engine, and of a dense layer."""
+    times = race(layout, tokens, device, dtype, bias)
+    return {name: statistics.median(taken) for name, taken in times.items()}
+
+
+def race(
+    layout: Layout, tokens: int, device: torch.device, dtype: torch.dtype, bias: bool = True
+) -> dict[str, list[float]]:
+    """Seconds of forward and both gradients, round by round, of the dense layer and each engine."""
     steps = candidates(layout, tokens, device, dtype, bias)
     times: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(1 + ROUNDS):
@@ -85,7 +93,7 @@ def measure(
             seconds = timed(step, device)
             if turn:  # the first one compiles and warms up
                 times[name].append(seconds)
-    return {name: statistics.median(taken) for name, taken in times.items()}
+    return times
 
 
 def candidates(

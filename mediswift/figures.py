@@ -187,6 +187,61 @@ def loss_against_flops(runs: pd.DataFrame) -> Figure:
     return figure
 
 
+def speedups(table: pd.DataFrame, whole_step: Mapping[float, float]) -> Figure:
+    """Speed-up of a matrix by sparsity, a line a pattern with quartiles, under the ideal.
+
+    `whole_step` is the most that a whole training step can gain, by sparsity: Amdahl's line.
+    """
+    figure, axes = _axes((7, 4))
+    ideal = np.linspace(0, table["sparsity"].max(), 100)
+    axes.plot(ideal, 1 / (1 - ideal), color=DENSE, ls=":", label="ideal: 1 / (1 - s)")
+    axes.plot(
+        list(whole_step), list(whole_step.values()), color=DENSE, ls="--",
+        label="most for a whole step (theory)",
+    )  # fmt: skip
+    axes.axhline(1, color=DENSE, lw=1)
+    for name, rows in table.groupby("pattern", sort=False):
+        below, above = rows["speedup"] - rows["speedup_low"], rows["speedup_high"] - rows["speedup"]
+        axes.errorbar(
+            rows["sparsity"], rows["speedup"], yerr=[below, above], marker="o", capsize=3,
+            label=name,
+        )  # fmt: skip
+    axes.set(xlabel="fraction of weights removed", ylabel="speed-up over dense (times)")
+    axes.legend(frameon=False)
+    return figure
+
+
+def step_parts(rows: pd.DataFrame, parts: Sequence[str]) -> Figure:
+    """Stacked bars of one training step's seconds, a bar a model, a color a part."""
+    table = rows[rows["part"].isin(parts)].pivot_table(
+        index=["size", "model"], columns="part", values="seconds", sort=False
+    )[list(parts)]
+    figure, axes = _axes((7, 0.42 * len(table) + 1.2))
+    table.iloc[::-1].plot.barh(stacked=True, ax=axes, width=0.7, edgecolor="white")
+    axes.set_yticklabels([f"{size}, {model}" for size, model in table.index[::-1]])
+    axes.set(xlabel="seconds of a training step (median)", ylabel="")
+    axes.legend(title="", ncols=4, loc="lower left", bbox_to_anchor=(0, 1), frameon=False)
+    return figure
+
+
+def pattern_costs(table: pd.DataFrame) -> Figure:
+    """Held-out loss above the reference pattern's (columns pattern, difference, low, high)."""
+    shown = table.dropna(subset="difference")
+    figure, axes = _axes((7, 0.42 * len(shown) + 1.2))
+    places = np.arange(len(shown))[::-1]
+    errors = [shown["difference"] - shown["low"], shown["high"] - shown["difference"]]
+    axes.errorbar(
+        shown["difference"], places, xerr=np.array(errors), fmt="o", color=BLUE, capsize=4, lw=2
+    )
+    axes.axvline(0, color=DENSE, ls="--", lw=1.5)
+    axes.set(
+        xlabel="held-out loss above unstructured (nats per token)", yticks=places,
+        yticklabels=shown["pattern"],
+    )  # fmt: skip
+    axes.set_ylim(-0.6, len(shown) - 0.4)
+    return figure
+
+
 def _axes(size: tuple[float, float]) -> tuple[Figure, plt.Axes]:
     return plt.subplots(figsize=size, layout="constrained")
 

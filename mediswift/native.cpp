@@ -245,37 +245,44 @@ ALWAYS vec fold(vec a, vec b, std::index_sequence<J...>) {
 template <int S>
 ALWAYS vec fold(vec a, vec b) { return fold<S>(a, b, std::make_index_sequence<W>{}); }
 
-ALWAYS REAL total(vec a) {
-  REAL sum = 0;
-  UNROLL for (int j = 0; j < W; j++) sum += a[j];
-  return sum;
+typedef REAL four __attribute__((vector_size(4 * sizeof(REAL))));
+
+// The four sums of all lanes of each vector
+ALWAYS four totals(const vec (&dot)[4]) {
+  if constexpr (W == 2) {
+    vec a = fold<1>(dot[0], dot[1]), b = fold<1>(dot[2], dot[3]);
+    return four{a[0], a[1], b[0], b[1]};
+  } else {
+    vec sums = fold<2>(fold<1>(dot[0], dot[1]), fold<1>(dot[2], dot[3]));
+    if constexpr (W >= 16) sums = fold<8>(sums, sums);
+    if constexpr (W >= 8) sums = fold<4>(sums, sums);
+    return __builtin_shufflevector(sums, sums, 0, 1, 2, 3);
+  }
 }
 
-// gradient of weight i += dot product over the tokens of its output's and its input's line
+// gradient of weight i += dot product over the tokens of its output's and its input's line, four
+// weights at a time; the last ones of a segment are repeated to make four
 void sample(const Scattered& a, int64_t first, int64_t last, const REAL* panel_x,
             const REAL* panel_g, REAL* gradient) {
   for (int64_t s = first; s < last; s++) {
     vec g[V];
     fetch_ahead(a, s + 1, last, panel_g, gradient);
     UNROLL for (int v = 0; v < V; v++) g[v] = load(panel_g + int64_t(a.row[s]) * PANEL + v * W);
-    int64_t i = a.start[s], end = i + a.count[s];
-    for (; W >= 4 && i + 4 <= end; i += 4) {
+    for (int64_t i = a.start[s], end = i + a.count[s]; i < end; i += 4) {
       vec dot[4];
       UNROLL for (int n = 0; n < 4; n++) {
-        const REAL* x = panel_x + int64_t(a.col[i + n]) * PANEL;
+        const REAL* x = panel_x + int64_t(a.col[least(i + n, end - 1)]) * PANEL;
         dot[n] = g[0] * load(x);
         UNROLL for (int v = 1; v < V; v++) dot[n] += g[v] * load(x + v * W);
       }
-      vec sums = fold<2>(fold<1>(dot[0], dot[1]), fold<1>(dot[2], dot[3]));
-      if constexpr (W >= 16) sums = fold<8>(sums, sums);
-      if constexpr (W >= 8) sums = fold<4>(sums, sums);
-      UNROLL for (int n = 0; n < 4; n++) gradient[i + n] += sums[n];
-    }
-    for (; i < end; i++) {
-      const REAL* x = panel_x + int64_t(a.col[i]) * PANEL;
-      vec dot{};
-      UNROLL for (int v = 0; v < V; v++) dot += g[v] * load(x + v * W);
-      gradient[i] += total(dot);
+      four sums = totals(dot), old;
+      if (i + 4 <= end) {
+        memcpy(&old, gradient + i, sizeof old);
+        old += sums;
+        memcpy(gradient + i, &old, sizeof old);
+      } else {
+        for (int n = 0; n < end - i; n++) gradient[i + n] += sums[n];
+      }
     }
   }
 }
@@ -344,7 +351,7 @@ void grouped_weight_gradient(int threads, int64_t tokens, int64_t inputs, int64_
                              int64_t groups, const int32_t* start, const int32_t* col,
                              const int32_t* row, const REAL* x, const REAL* g_y, REAL* g_w) {
   REAL* packed = scratch_x.of(BATCH * inputs);
-  memset(g_w, 0, int64_t(start[groups]) * TILE * sizeof(REAL));
+  if (int64_t lines = start[groups]) memset(g_w, 0, lines * TILE * sizeof(REAL));
 #pragma omp parallel num_threads(threads)
   for (int64_t t = 0; t < tokens; t += BATCH) {
     int64_t strips = pieces(least(BATCH, tokens - t), TILE);
@@ -390,7 +397,7 @@ void scattered_weight_gradient(int threads, int64_t tokens, int64_t inputs, int6
   Scattered a{outputs, blocks, row, start, count, col};
   REAL *packed_x = scratch_x.of((BATCH + PANEL) * inputs);
   REAL *packed_g = scratch_y.of((BATCH + PANEL) * outputs);
-  memset(g_value, 0, kept * sizeof(REAL));
+  if (kept) memset(g_value, 0, kept * sizeof(REAL));  // nothing kept has no address
 #pragma omp parallel num_threads(threads)
   for (int64_t t = 0; t < tokens; t += BATCH) {
     int64_t panels = pieces(least(BATCH, tokens - t), PANEL);

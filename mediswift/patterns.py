@@ -237,6 +237,9 @@ def _revived(mask: Tensor, scores: Tensor, budget: int) -> Tensor:
                 row, col = (dead, place) if dim else (place, dead)
                 if _swapped(mask, scores, budget, row, col):
                     break
+            else:
+                if budget >= mask.shape[1]:  # where nobody has one to spare, the next finds none
+                    break
     return mask
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
 
 from mediswift.flops import Shape
 from mediswift.masks import make_mask
@@ -40,7 +41,9 @@ class TrainerSteps(TrainerCallback):
                 bf16=self.rows[0]["input_ids"].device.type == "cuda",
             )  # fmt: skip
             rows = [{k: v.cpu() for k, v in row.items()} for row in self.rows] * (number + 1)
-            Trainer(self.model, arguments, train_dataset=rows, callbacks=[self]).train()
+            trainer = Trainer(self.model, arguments, train_dataset=rows, callbacks=[self])
+            trainer.remove_callback(PrinterCallback)  # our own output may be JSON
+            trainer.train()
         if counted:
             self.seconds.append(statistics.median(taken[1:]))
 

@@ -37,7 +37,7 @@ class Record:
 
     id: str
     kind: str
-    """corpus | pretrain | finetune | exam."""
+    """corpus | pretrain | finetune | exam | bench | contest."""
     params: dict[str, Any]
     """Everything the user chose."""
     metrics: dict[str, Any]
@@ -87,6 +87,20 @@ def load(path: str | Path) -> Record:
             "make it again with this version, or read it with the version that wrote it"
         )
     return Record(**content)
+
+
+def newest(folder: str | Path, kind: str) -> Record:
+    """Return the record of a kind under `folder` that was made last.
+
+    Raises FileNotFoundError when there is none.
+    """
+    found = [load(path) for path in Path(folder).glob("*/record.json")]
+    of_kind = [record for record in found if record.kind == kind]
+    if not of_kind:
+        raise FileNotFoundError(
+            f"{folder} holds no record of kind {kind!r}; see results/README.md for how to make one"
+        )
+    return max(of_kind, key=lambda record: record.created_utc)
 
 
 def frame(folder: str | Path, kind: str = "") -> pd.DataFrame:

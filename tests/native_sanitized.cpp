@@ -171,5 +171,6 @@ int main() {
       scattered(threads, 9, 7, tokens, 0);
       scattered(threads, 21, 70, tokens, 1);
     }
+  for (int threads : {1, 3}) grouped(threads, 48, 9, 1101, 0.4), scattered(threads, 9, 7, 1101, 0.4);
   return wrong;
 }

@@ -24,9 +24,9 @@ FLOORS = [
     "linear",
     "sparse",
     "pubmedqa runs train",
-    "examine finetune pretrain",
-    "contest",
-    "figures runner",
+    "examine finetune peers pretrain",
+    "bench contest",
+    "clock figures runner",
     "book",
     "__main__",
 ]
