@@ -113,7 +113,13 @@ def _contest(arguments: argparse.Namespace) -> int:
         validations=1,
         validation_rows=512,
     )
-    record = contest.contest(base, arguments.patterns, range(arguments.seeds), arguments.runs)
+    record = contest.contest(
+        base,
+        arguments.patterns,
+        range(arguments.seeds),
+        arguments.tuning_tokens or arguments.tokens,
+        arguments.runs,
+    )
     print(json.dumps(contest.differences(record), indent=1))
     print(record.id)
     return 0
@@ -194,7 +200,8 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument("--corpus", required=True, help="address of the documents")
     verb.add_argument("--patterns", nargs="+", required=True, help="dense, unstructured, 16x1 ...")
     verb.add_argument("--size", choices=SIZES, default="mini")
-    verb.add_argument("--tokens", type=int, default=614_400)
+    verb.add_argument("--tokens", type=int, default=1_228_800)
+    verb.add_argument("--tuning-tokens", type=int, default=0, help="of the tuning; 0 = as many")
     verb.add_argument("--batch-tokens", type=int, default=4_096)
     verb.add_argument("--micro-batch", type=int, default=16)
     verb.add_argument("--lr", type=float, default=4e-3, help="the first learning rate tried")

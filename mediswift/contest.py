@@ -1,8 +1,8 @@
 """What a pattern costs in quality: the same model and density, each pattern at its own best rate.
 
 Decisions: a sparse layer wants another learning rate than a dense one, and patterns may differ
-too, so each pattern's rate is tuned first, on one seed, by factors of two until both neighbors are
-worse. Then all seeds run at that rate. Seeds share initialization and order of the text across
+too, so each pattern's rate is tuned first, on one seed and maybe fewer tokens, by factors of two
+until both neighbors are worse. Then all seeds run at that rate. Seeds share initialization and order of the text across
 patterns, so differences are taken seed by seed. Every number is that of a `pretrain` record.
 """
 
@@ -24,7 +24,11 @@ REFERENCE = "unstructured"
 
 
 def contest(
-    base: PretrainConfig, patterns: Iterable[str], seeds: Iterable[int], runs: str | Path = "runs"
+    base: PretrainConfig,
+    patterns: Iterable[str],
+    seeds: Iterable[int],
+    tuning_tokens: int,
+    runs: str | Path = "runs",
 ) -> Record:
     """Record of the held-out loss of every pattern, in `runs`, from runs that may be there already.
 
@@ -35,11 +39,13 @@ def contest(
     for name in patterns:
         if name != DENSE:
             parse(name).check(base.sparsity)
-    rows = []
+    rows, short = [], replace(base, tokens=tuning_tokens)
     for name in patterns:
-        rate = tuned(lambda lr, name=name: _loss(base, name, lr, seeds[0], runs), base.lr)
+        rate = tuned(lambda lr, name=name: _loss(short, name, lr, seeds[0], runs), base.lr)
         rows += [_row(base, name, rate, seed, runs) for seed in seeds]
-    params = asdict(base) | {"patterns": patterns, "seeds": seeds}
+    params = asdict(base) | {
+        "patterns": patterns, "seeds": seeds, "tuning_tokens": tuning_tokens,
+    }  # fmt: skip
     record = Record(
         id=records.run_id("contest", base.size, params | {"runs": [row["run"] for row in rows]}),
         kind="contest",

@@ -226,7 +226,7 @@ def step_parts(rows: pd.DataFrame, parts: Sequence[str]) -> Figure:
 
 def pattern_costs(table: pd.DataFrame) -> Figure:
     """Held-out loss above the reference pattern's (columns pattern, difference, low, high)."""
-    shown = table.dropna(subset="difference")
+    shown = table.dropna(subset="difference").reset_index()
     figure, axes = _axes((7, 0.42 * len(shown) + 1.2))
     places = np.arange(len(shown))[::-1]
     errors = [shown["difference"] - shown["low"], shown["high"] - shown["difference"]]

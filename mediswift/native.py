@@ -105,6 +105,7 @@ def _built(real: str, shared: bool) -> Path:
         )
     flags = [*FLAGS, f"-DREAL={real}"]
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
+    shared = shared and "clang" not in version  # whose calls only its own runtime understands
     made_of = f"{SOURCE.read_text()}{flags}{shared}{version}{_processor()}"
     name = f"native-{real}-{hashlib.sha256(made_of.encode()).hexdigest()[:12]}.so"
     path = cache_dir() / name

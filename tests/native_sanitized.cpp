@@ -160,7 +160,7 @@ void scattered(int threads, int64_t outputs, int64_t inputs, int64_t tokens, dou
 }
 
 int main() {
-  printf("%d numbers of %zu bytes to a register\n", lanes(), sizeof(REAL));
+  printf("%d numbers of %zu bytes\n", lanes(), sizeof(REAL));
   for (int threads : {1, 2})
     for (int64_t tokens : {0, 1, 7, 15, 16, 17, 64, 65, 129, 257}) {
       for (int64_t outputs : {16, 80, 272})

@@ -36,6 +36,22 @@ RUNS = pd.DataFrame(
         "size": ["demo", "demo"],
     }
 )
+SPEEDUPS = pd.DataFrame(
+    {
+        "pattern": ["16x1", "16x1"], "sparsity": [0.5, 0.75], "speedup": [1.4, 2.5],
+        "speedup_low": [1.3, 2.4], "speedup_high": [1.5, 2.6],
+    }
+)  # fmt: skip
+PARTS = pd.DataFrame(
+    {
+        "size": "d512", "model": ["dense"] * 2 + ["16x1"] * 2, "part": ["forward", "head"] * 2,
+        "seconds": [0.2, 0.1, 0.1, 0.1],
+    }
+)  # fmt: skip
+DIFFERENCES = pd.DataFrame(
+    {"pattern": ["unstructured", "16x1", "2:4"], "difference": [None, 0.1, 0.3],
+     "low": [None, 0.0, 0.2], "high": [None, 0.2, 0.4]}
+)  # fmt: skip
 NAMES = None  # an axis of names: its ticks say what stands there, and it has no unit
 
 # How each figure is called, and the units that its x axis and its y axis must name
@@ -50,6 +66,9 @@ CASES = {
     "answer_scores": (({"dense": {"yes": -1.0, "no": -2.0}}, "yes"), "answer", "probability"),
     "confusion": ((np.array([[3, 1], [2, 4]]), ["yes", "no"]), "given answer", "true answer"),
     "accuracies": ((ACCURACIES, {"majority": 55.2, "human": 78.0}), "%", NAMES),
+    "speedups": ((SPEEDUPS, {0.5: 1.6, 0.75: 2.2}), "fraction", "times"),
+    "step_parts": ((PARTS, ("forward", "head")), "seconds", NAMES),
+    "pattern_costs": ((DIFFERENCES,), "nats per token", NAMES),
     "loss_against_flops": ((RUNS,), "FLOPs", "bits per byte"),
 }
 

@@ -45,7 +45,8 @@ def test_a_pattern_is_read_from_its_string_form_and_printed_as_it(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["fan_in", "Fan-in", "diagonal", "diagonal:", "diagonal:0", "diagonal:-2", "diagonal:2x"]
+    "text",
+    ["fan_in", "Fan-in", "diagonal", "diagonal:", "diagonal:0", "diagonal:-2", "diagonal:2x"],
 )
 def test_a_mistyped_pattern_names_all_that_there_are(text):
     with pytest.raises(ValueError, match="'fan-in', N:M .*'diagonal:4'; got '"):
