@@ -2,12 +2,14 @@
 
 Decisions: a sparse layer wants another learning rate than a dense one, and patterns may differ
 too, so each pattern's rate is tuned first, on one seed and maybe fewer tokens, by factors of two
-until both neighbors are worse. Then all seeds run at that rate. Seeds share initialization and order of the text across
-patterns, so differences are taken seed by seed. Every number is that of a `pretrain` record.
+until both neighbors are worse. Then all seeds run at that rate. Seeds share initialization and
+order of the text across patterns, so differences are taken seed by seed. Every number is that of a
+`pretrain` record.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -105,7 +107,10 @@ def _config(base: PretrainConfig, name: str, lr: float, seed: int) -> PretrainCo
 
 
 def _loss(base: PretrainConfig, name: str, lr: float, seed: int, runs: str | Path) -> float:
-    record = pretrain(_config(base, name, lr, seed), runs)
+    try:
+        record = pretrain(_config(base, name, lr, seed), runs)
+    except FloatingPointError:  # the rate is too high
+        return math.inf
     return record.metrics["validation_loss_nats"]
 
 

@@ -90,6 +90,8 @@ class Triton:
         """Why this engine cannot; "" when it can."""
         if not blocks.available() or (device != "cuda" and torch.cuda.is_available()):
             return "triton needs a GPU and the extra 'gpu'"
+        if dtype not in blocks.TILES:
+            return f"triton computes float32 or half precision, not {dtype}"
         return "" if _side(matrix) else f"triton needs whole blocks of {SIDES} weights a side"
 
     def index(self, matrix: Layout) -> list[Tensor]:

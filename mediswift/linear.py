@@ -17,6 +17,7 @@ from mediswift.engines import ENGINES, computed_in, dense
 from mediswift.layouts import layout
 
 AUTO = "auto"
+GPU_ENGINES = ("triton", "2:4")
 
 
 class SparseLinear(nn.Module):
@@ -61,9 +62,10 @@ class SparseLinear(nn.Module):
         if engine not in (AUTO, *ENGINES):
             raise ValueError(f"an engine is one of {', '.join((AUTO, *ENGINES))}; got {engine!r}")
         device, dtype = self.values.device.type, self.values.dtype
-        if engine not in (AUTO, "triton", "2:4"):  # those compute in half precision what comes so
-            if why_not := ENGINES[engine].refuses(self.layout, device, dtype):
-                raise ValueError(f"engine {engine!r} cannot compute this layer: {why_not}")
+        if engine in ("triton", "2:4"):  # the layer may yet move to a GPU, half precision is there
+            device, dtype = "cuda", torch.bfloat16
+        if engine != AUTO and (why_not := ENGINES[engine].refuses(self.layout, device, dtype)):
+            raise ValueError(f"engine {engine!r} cannot compute this layer: {why_not}")
         self.engine = engine
         self._prepare("masked" if engine == AUTO else engine)
         return self
@@ -138,8 +140,6 @@ class SparseLinear(nn.Module):
             )
             return
         kept = full.reshape(-1)[self.layout.order().to(full.device)]
-        own = {f"{prefix}values": kept} | {
-            name: state_dict[name] for name in [f"{prefix}bias"] if name in state_dict
-        }
+        own = dict(state_dict) | {f"{prefix}values": kept}
         super()._load_from_state_dict(own, prefix, metadata, strict, missing, unexpected, errors)
         state_dict[f"{prefix}weight"] = weight

@@ -42,17 +42,19 @@ def summed_loss(model: nn.Module, batch: Batch, precision: str = "no") -> Tensor
     # torch's own context instead of Accelerate's, whose precision holds for a whole process:
     # one notebook pre-trains in bf16 and fine-tunes without
     with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
-        if not isinstance(head, nn.Linear) or head.bias is not None:
-            logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-            return cross_entropy(
-                logits.flatten(0, 1).float(),
-                batch.targets.flatten(),
-                ignore_index=IGNORED,
-                reduction="sum",
-            )
-        with headless(head):
-            hidden = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-        return summed_cross_entropy(hidden.flatten(0, 1), head.weight, batch.targets.flatten())
+        if isinstance(head, nn.Linear) and head.bias is None:
+            with headless(head) as entered:
+                hidden = _logits(model, batch)
+            if entered and hidden.data_ptr() == entered[-1].data_ptr():  # else logits are capped
+                return summed_cross_entropy(
+                    hidden.flatten(0, 1), head.weight, batch.targets.flatten()
+                )
+        return cross_entropy(
+            _logits(model, batch).flatten(0, 1).float(),
+            batch.targets.flatten(),
+            ignore_index=IGNORED,
+            reduction="sum",
+        )
 
 
 def summed_cross_entropy(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
@@ -101,13 +103,26 @@ class _Summed(torch.autograd.Function):
 
 
 @contextmanager
-def headless(head: nn.Linear) -> Iterator[None]:
-    """Within, `head` returns its input: the "logits" of its model are hidden states (B, T, D)."""
-    head.forward = lambda hidden: hidden
+def headless(head: nn.Linear) -> Iterator[list[Tensor]]:
+    """Within, `head` returns its input: the "logits" of its model are hidden states (B, T, D).
+
+    What entered it is listed.
+    """
+    entered: list[Tensor] = []
+
+    def passing(hidden: Tensor) -> Tensor:
+        entered.append(hidden)
+        return hidden
+
+    head.forward = passing
     try:
-        yield
+        yield entered
     finally:
         del head.forward
+
+
+def _logits(model: nn.Module, batch: Batch) -> Tensor:
+    return model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
 
 
 def _into_gradient(logits: Tensor, targets: Tensor) -> Tensor:

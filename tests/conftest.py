@@ -40,3 +40,13 @@ def tuned(runs, pretrained):
 
     config = finetune.profile("tiny", parent=pretrained.id, questions="sample:")
     return finetune.finetune(config, runs)
+
+
+@pytest.fixture(scope="session")
+def kernels(cache):
+    """The compiled CPU kernels; without a compiler their tests are skipped."""
+    from mediswift import native
+
+    if native.why_not():
+        pytest.skip(native.why_not())
+    return native

@@ -29,6 +29,32 @@ print(machine.once(folder, make).id)
 """
 
 
+KEEPER = """
+import ctypes, resource
+from mediswift import machine
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(4):
+        buffer = libc.malloc(64 << 20)  # larger than what glibc would keep by itself
+        ctypes.memset(buffer, 1, 64 << 20)
+        libc.free(buffer)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+if not hasattr(libc, "mallopt"):
+    print("no glibc")
+else:
+    freely = faults()
+    machine.keep_memory()
+    faults()  # the heap grows once
+    print(freely, faults())
+"""
+
+
 def test_a_second_call_makes_nothing(tmp_path):
     folder, calls = tmp_path / "x", []
 
@@ -70,6 +96,15 @@ def test_memory_says_whose_it_is():
     (name, size), *others = machine.peak_memory().items()
     assert (name, others) == ("process_peak_memory_bytes", [])
     assert 50 * 2**20 < size < 2**40  # torch alone is more than 50 MiB; kilobytes would be less
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's heap")
+def test_freed_memory_stays_with_the_process():
+    done = subprocess.run([sys.executable, "-c", KEEPER], capture_output=True, text=True)
+    if done.stdout == "no glibc\n":
+        pytest.skip("no glibc")
+    freely, kept = map(int, done.stdout.split())
+    assert kept < freely / 10, done.stderr
 
 
 def test_a_gpu_is_asked_for_its_own_memory(monkeypatch):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from mediswift import choice, native
 from mediswift.linear import SparseLinear
@@ -22,7 +23,7 @@ DRIVER = Path(__file__).with_name("native_sanitized.cpp")
 COMPILER = shutil.which(os.environ.get("CXX", "")) or next(
     filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None
 )
-needs_compiler = pytest.mark.skipif(bool(native.why_not()), reason=native.why_not() or "-")
+needs_compiler = pytest.mark.usefixtures("kernels")
 
 
 @pytest.fixture
@@ -113,7 +114,7 @@ def test_without_a_compiler_it_says_what_to_do_and_auto_does_without(fresh, monk
     monkeypatch.setenv("PATH", "")
     why_not = native.why_not()
     assert "needs a C++ compiler and found none: install g++ or clang, or set CXX" in why_not
-    layer = SparseLinear(torch.rand(32, 16), None, torch.rand(32, 16) > 0.5)
+    layer = SparseLinear(nn.Parameter(torch.rand(32, 16)), None, torch.rand(32, 16) > 0.5)
     layer(torch.rand(64, 16)).sum().backward()
     assert layer.engine == "masked" and layer.values.grad.any()
     with pytest.raises(ValueError, match="'native' cannot compute this layer: .*needs a C"):
@@ -124,13 +125,13 @@ def test_without_a_compiler_it_says_what_to_do_and_auto_does_without(fresh, monk
 def test_a_choice_made_with_a_compiler_is_not_one_without(fresh, monkeypatch):
     monkeypatch.setattr(choice, "measure", lambda layout, *_: _won_by_the_last(layout))
     mask = torch.rand(32, 16) > 0.5
-    with_one = SparseLinear(torch.rand(32, 16), None, mask)
+    with_one = SparseLinear(nn.Parameter(torch.rand(32, 16)), None, mask)
     with_one.choose(64)
     assert with_one.engine == "native"
     monkeypatch.setenv("CXX", "/nonexistent/c++")
     monkeypatch.setenv("PATH", "")
     native.why_not.cache_clear(), native.library.cache_clear()
-    without = SparseLinear(torch.rand(32, 16), None, mask)
+    without = SparseLinear(nn.Parameter(torch.rand(32, 16)), None, mask)
     without(torch.rand(64, 16)).sum().backward()
     assert without.engine == "masked"
 
@@ -211,7 +212,6 @@ def test_what_a_kernel_could_misread_is_refused(given, text):
 SANITIZED = "-march=native -fsanitize=address,undefined -fno-sanitize-recover=all -O1 -g -fopenmp"
 BUILDS = {  # flags, what the processor must know, bytes of a register
     "sanitized": (SANITIZED, "", 0),
-    "AVX-512": ("-O1 -march=x86-64-v4", "avx512vl", 64),
     "AVX2": ("-O1 -mavx2 -mfma -mno-avx512f", "avx2", 32),
     "SSE2": ("-O1 -march=x86-64", "sse2", 16),
 }

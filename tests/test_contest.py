@@ -1,0 +1,144 @@
+"""Tests of mediswift.contest. Run with: pytest tests/test_contest.py."""
+
+import math
+from dataclasses import asdict
+
+import pytest
+
+from mediswift import contest, pretrain, records
+from mediswift.contest import differences, tuned
+from mediswift.records import Record
+
+BASE = pretrain.profile("tiny", lr=1e-3)
+BEST = {"dense": 1e-3, "unstructured": 2e-3, "16x1": 5e-4}
+COST = {"dense": 3.0, "unstructured": 4.0, "16x1": 4.5}
+TUNING = BASE.batch_tokens
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Configurations that were trained, each once; pretrain itself is replaced by a formula."""
+    found = {}
+
+    def train(config, runs):
+        name = config.pattern if config.sparsity else "dense"
+        off = abs(math.log2(config.lr / BEST[name]))
+        record = Record(
+            id=f"{name}-{config.lr:g}-{config.seed}-{config.tokens}",
+            kind="pretrain",
+            params=asdict(config),
+            metrics={"validation_loss_nats": COST[name] + 0.1 * config.seed + off},
+            data_fingerprint="f",
+            env={},
+        )
+        found[record.id] = config
+        return record
+
+    monkeypatch.setattr(contest, "pretrain", train)
+    return found
+
+
+@pytest.mark.parametrize("best", [-3, -1, 0, 1, 2, 5])
+def test_the_rate_is_found_wherever_it_lies(best):
+    tried = []
+
+    def loss(lr):
+        assert lr not in tried  # each is a run of hours
+        tried.append(lr)
+        return (math.log2(lr / 3e-4) - best - 0.1) ** 2
+
+    found = tuned(loss, 3e-4)
+    assert found == pytest.approx(3e-4 * 2**best)
+    assert {found / 2, found, 2 * found} <= set(tried)
+    assert len(tried) <= abs(best) + 3
+
+
+def test_a_flat_loss_keeps_the_first_rate():
+    assert tuned(lambda lr: 1.0, 1e-3) == 1e-3
+
+
+def test_each_pattern_runs_every_seed_at_its_own_rate(asked, tmp_path):
+    record = contest.contest(BASE, list(BEST), [0, 1], TUNING, tmp_path)
+    rows = record.metrics["rows"]
+    assert [(row["pattern"], row["lr"], row["seed"]) for row in rows] == [
+        (name, lr, seed) for name, lr in BEST.items() for seed in (0, 1)
+    ]
+    for row in rows:
+        config = asked[row["run"]]
+        assert row["loss"] == pytest.approx(COST[row["pattern"]] + 0.1 * row["seed"])
+        assert config.tokens == BASE.tokens and config.size == BASE.size
+        assert config.sparsity == (0 if row["pattern"] == "dense" else BASE.sparsity)
+    tuning = [config for config in asked.values() if config.tokens != BASE.tokens]
+    assert {config.tokens for config in tuning} == {TUNING}
+    assert {config.seed for config in tuning} == {0}
+    assert records.load(tmp_path / record.id / "record.json") == record
+    assert (record.kind, record.data_fingerprint) == ("contest", "f")
+
+
+def test_the_id_is_of_everything_that_was_asked_for(asked, tmp_path):
+    def run(patterns=("dense", "16x1"), seeds=(0,), tuning=TUNING):
+        return contest.contest(BASE, patterns, seeds, tuning, tmp_path).id
+
+    assert run() == run()
+    others = [run(patterns=("16x1",)), run(seeds=(1,)), run(tuning=2 * TUNING)]
+    assert len({run(), *others}) == 4
+
+
+def test_a_rate_that_explodes_is_worse_than_any_other(monkeypatch, asked, tmp_path):
+    train = contest.pretrain
+
+    def explode(config, runs):
+        if config.lr > 1.5e-3:
+            raise FloatingPointError("step 3 has loss nan")
+        return train(config, runs)
+
+    monkeypatch.setattr(contest, "pretrain", explode)
+    rows = contest.contest(BASE, ["unstructured"], [0], TUNING, tmp_path).metrics["rows"]
+    assert [row["lr"] for row in rows] == [1e-3]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "text"),
+    [(["dense", "2:4"], "fixes the sparsity at 0.5"), (["16x"], "a pattern is")],
+)
+def test_a_pattern_that_cannot_be_is_refused_before_anything_runs(asked, tmp_path, patterns, text):
+    with pytest.raises(ValueError, match=text):
+        contest.contest(BASE, patterns, [0], TUNING, tmp_path)
+    assert not asked and not list(tmp_path.iterdir())
+
+
+def record_of(losses):
+    rows = [
+        {"pattern": name, "lr": 1e-3, "seed": seed, "loss": loss}
+        for name, each in losses.items()
+        for seed, loss in each.items()
+    ]
+    return Record(
+        id="x", kind="contest", params={}, metrics={"rows": rows}, data_fingerprint="f", env={}
+    )
+
+
+def test_differences_are_taken_seed_by_seed():
+    losses = {
+        "16x1": {2: 4.5, 0: 4.1, 1: 4.4},  # in whatever order
+        "unstructured": {0: 4.0, 1: 4.2, 2: 4.2},
+    }
+    sixteen, reference = differences(record_of(losses))
+    assert reference == {"pattern": "unstructured", "lr": 1e-3, "loss": pytest.approx(12.4 / 3)}
+    assert (sixteen["pattern"], sixteen["lr"]) == ("16x1", 1e-3)
+    assert sixteen["loss"] == pytest.approx(13.0 / 3)
+    assert sixteen["difference"] == pytest.approx(0.2)  # of 0.1, 0.2, 0.3
+    half = 4.302653 * 0.1 / math.sqrt(3)  # Student's t of two degrees of freedom
+    assert sixteen["low"] == pytest.approx(0.2 - half, rel=1e-5)
+    assert sixteen["high"] == pytest.approx(0.2 + half, rel=1e-5)
+
+
+def test_another_reference_turns_the_sign():
+    losses = {"a": {0: 1.0, 1: 1.2}, "b": {0: 1.5, 1: 1.6}}
+    (_, above), (below, _) = (differences(record_of(losses), name) for name in "ab")
+    assert above["difference"] == -below["difference"] == pytest.approx(0.45)
+
+
+def test_one_seed_is_no_interval():
+    lines = differences(record_of({"unstructured": {0: 1.0}, "16x1": {0: 1.5}}))
+    assert [line.keys() for line in lines] == [{"pattern", "lr", "loss"}] * 2

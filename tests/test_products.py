@@ -1,0 +1,157 @@
+"""Tests of mediswift.products. Run with: pytest tests/test_products.py."""
+
+import pytest
+import torch
+from torch.nn.functional import linear
+
+from mediswift import products
+from mediswift.layouts import layout
+from mediswift.masks import make_mask
+
+pytestmark = pytest.mark.usefixtures("kernels")
+MASKS = {  # outputs, inputs, sparsity, pattern
+    "unstructured": (48, 40, 0.75, "unstructured"),
+    "odd": (37, 71, 0.5, "unstructured"),  # nothing is a multiple of a register
+    "tall": (530, 9, 0.75, "fan-in"),  # more rows than a chunk, few columns
+    "2:4": (48, 40, 0.5, "2:4"),
+    "one row": (1, 67, 0.5, "unstructured"),
+    "lines": (48, 37, 0.7, "16x1"),
+    "blocks": (64, 48, 0.5, "16x16"),
+    "diagonal": (64, 36, 0.75, "diagonal:4"),
+    "nothing": (32, 8, 0.999, "unstructured"),
+    "scattered nothing": (7, 8, 0.999, "unstructured"),
+}
+each_mask = pytest.mark.parametrize("name", MASKS)
+
+
+def draw(name, tokens, dtype=torch.float64):
+    """Inputs, kept weights, bias, gradient of the outputs, and layout."""
+    *shape, sparsity, pattern = MASKS[name]
+    plan = layout(make_mask(tuple(shape), sparsity, pattern, seed=0, name="w"))
+    generator = torch.Generator().manual_seed(tokens)
+    shapes = (tokens, shape[1]), tuple(plan.order().shape), (shape[0],), (tokens, shape[0])
+    return *(torch.randn(s, generator=generator, dtype=dtype) for s in shapes), plan
+
+
+def dense(values, plan):
+    matrix = values.new_zeros(plan.mask.numel())
+    matrix[plan.order().flatten()] = values.flatten()
+    return matrix.view(plan.mask.shape)
+
+
+def same(found, wanted):
+    tolerance = 1e-5 if found.dtype == torch.float32 else 1e-12
+    scale = max(1.0, wanted.abs().max().item() if wanted.numel() else 0.0)
+    torch.testing.assert_close(found.double() / scale, wanted / scale, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("tokens", [0, 1, 7, 16, 17, 130, 700])
+@each_mask
+def test_products_are_those_of_the_dense_matrix(name, tokens, dtype):
+    x, values, bias, grad, plan = draw(name, tokens, dtype)
+    index, matrix = products.index(plan), dense(values, plan).double()
+    y = products.linear(x, values, bias, index, len(bias))
+    of_x = products.input_gradient(grad, values, index, x.shape[1])
+    of_values = products.weight_gradient(grad, x, values, index)
+    assert {y.dtype, of_x.dtype, of_values.dtype} == {dtype}
+    same(y, linear(x.double(), matrix, bias.double()))
+    same(products.linear(x, values, None, index, len(bias)), linear(x.double(), matrix))
+    same(of_x, grad.double() @ matrix)
+    wanted = (grad.double().T @ x.double()).flatten()[plan.order()]
+    assert of_values.shape == values.shape
+    same(of_values, wanted)
+
+
+@pytest.mark.parametrize("name", [name for name in MASKS if name != "tall"])  # it takes minutes
+def test_gradients_are_those_of_small_differences(name):
+    x, values, bias, _, plan = draw(name, 2)
+    index = products.index(plan)
+    inputs = [tensor.requires_grad_() for tensor in (x, values, bias)]
+    assert torch.autograd.gradcheck(
+        lambda x, values, bias: products.linear(x, values, bias, index, len(bias)), inputs
+    )
+    assert torch.autograd.gradcheck(
+        lambda x, values: products.linear(x, values, None, index, len(bias)), inputs[:2]
+    )
+
+
+@pytest.mark.parametrize("wanted", ["x", "values", "bias"])
+def test_only_what_is_asked_for_gets_a_gradient(wanted):
+    x, values, bias, _, plan = draw("lines", 5)
+    given = {"x": x, "values": values, "bias": bias}
+    given[wanted].requires_grad_()
+    products.linear(**given, index=products.index(plan), outputs=48).sum().backward()
+    assert [name for name in given if given[name].grad is not None] == [wanted]
+
+
+@each_mask
+def test_threads_change_no_bit(name):
+    x, values, bias, grad, plan = draw(name, 700, torch.float32)
+    index, found = products.index(plan), []
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            found.append(
+                (
+                    products.linear(x, values, bias, index, len(bias)),
+                    products.input_gradient(grad, values, index, x.shape[1]),
+                    products.weight_gradient(grad, x, values, index),
+                )
+            )
+    finally:
+        torch.set_num_threads(threads)
+    for other in found[1:]:
+        assert all(map(torch.equal, found[0], other))
+
+
+@pytest.mark.parametrize("name", ["odd", "lines"])
+def test_tensors_may_lie_in_memory_as_they_like(name):
+    x, values, bias, _, plan = draw(name, 17)
+    index, matrix = products.index(plan), dense(values, plan)
+    apart = torch.cat([x, x], 1)[:, : x.shape[1]]
+    turned = values.T.contiguous().T
+    assert not apart.is_contiguous()
+    same(products.linear(apart, turned, bias, index, len(bias)), linear(x, matrix, bias))
+    ones = torch.ones((), dtype=x.dtype).expand(17, len(bias))  # as sum().backward() hands it
+    same(products.input_gradient(ones, turned, index, x.shape[1]), ones @ matrix)
+    found = products.weight_gradient(ones, apart, turned, index)
+    same(found, (ones.T @ x).flatten()[plan.order()])
+
+
+@pytest.mark.parametrize("name", ["odd", "lines"])
+@pytest.mark.parametrize("biased", [False, True])
+def test_the_operators_promise_what_they_return(name, biased):
+    x, values, bias, grad, plan = draw(name, 5, torch.float32)
+    index, operators = products.index(plan), torch.ops.mediswift
+    x.requires_grad_(), values.requires_grad_(), bias.requires_grad_()
+    arguments = (x, values, bias if biased else None, index, len(bias))
+    torch.library.opcheck(operators.native_linear, arguments)
+    x, values = x.detach(), values.detach()
+    torch.library.opcheck(operators.native_input_gradient, (grad, values, index, x.shape[1]))
+    torch.library.opcheck(operators.native_weight_gradient, (grad, x, values, index))
+
+
+def test_gradients_of_gradients_are_refused():
+    x, values, bias, _, plan = draw("lines", 5)
+    y = products.linear(x.requires_grad_(), values, bias, products.index(plan), 48)
+    (of_x,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError):
+        of_x.sum().backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_says_the_way_out(dtype):
+    x, values, bias, _, plan = draw("lines", 5, torch.float32)
+    with pytest.raises(TypeError, match="float32 or float64, got .*; use engine='masked'"):
+        products.linear(x.to(dtype), values, bias, products.index(plan), 48)
+
+
+@pytest.mark.parametrize("given", ["values", "bias"])
+def test_types_do_not_mix(given):
+    x, values, bias, _, plan = draw("lines", 5, torch.float32)
+    arguments = {"x": x, "values": values, "bias": bias}
+    arguments[given] = arguments[given].double()
+    with pytest.raises(ValueError, match="takes torch.float32 and int32 tensors .*float64"):
+        products.linear(**arguments, index=products.index(plan), outputs=48)
