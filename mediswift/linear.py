@@ -62,7 +62,7 @@ class SparseLinear(nn.Module):
         if engine not in (AUTO, *ENGINES):
             raise ValueError(f"an engine is one of {', '.join((AUTO, *ENGINES))}; got {engine!r}")
         device, dtype = self.values.device.type, self.values.dtype
-        if engine in ("triton", "2:4"):  # the layer may yet move to a GPU, half precision is there
+        if engine in GPU_ENGINES:  # the layer may yet move to a GPU, half precision is there
             device, dtype = "cuda", torch.bfloat16
         if engine != AUTO and (why_not := ENGINES[engine].refuses(self.layout, device, dtype)):
             raise ValueError(f"engine {engine!r} cannot compute this layer: {why_not}")
