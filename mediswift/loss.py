@@ -82,7 +82,9 @@ class _Summed(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden, head, targets):
         of_hidden = torch.empty_like(hidden)
-        of_head = torch.zeros_like(head) if ctx.needs_input_grad[1] else None
+        # In float32 even of a head in half precision: a sum over chunks must not round each time
+        exact = torch.promote_types(head.dtype, torch.float32)
+        of_head = torch.zeros_like(head, dtype=exact) if ctx.needs_input_grad[1] else None
         loss = hidden.new_zeros((), dtype=torch.float32)
         for cut in range(0, len(hidden), CHUNK):
             part = slice(cut, cut + CHUNK)
@@ -91,7 +93,10 @@ class _Summed(torch.autograd.Function):
             gradient = logits.to(hidden.dtype)
             torch.mm(gradient, head, out=of_hidden[part])
             if of_head is not None:
-                of_head.addmm_(gradient.T, hidden[part])
+                if of_head.dtype == gradient.dtype:
+                    of_head.addmm_(gradient.T, hidden[part])
+                else:
+                    of_head += gradient.T @ hidden[part]
         ctx.save_for_backward(of_hidden, of_head)
         return loss
 

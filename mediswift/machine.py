@@ -65,7 +65,7 @@ def keep_memory() -> None:
     trim, map_from = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of <malloc.h>
     set_option = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if set_option:
-        set_option(map_from, 1 << 30)
+        set_option(map_from, 1 << 30) or set_option(map_from, 1 << 25)  # the most of some versions
         set_option(trim, (1 << 31) - 1)
 
 

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures("kernels")
 MASKS = {  # outputs, inputs, sparsity, pattern
     "unstructured": (48, 40, 0.75, "unstructured"),
     "odd": (37, 71, 0.5, "unstructured"),  # nothing is a multiple of a register
-    "tall": (530, 9, 0.75, "fan-in"),  # more rows than a chunk, few columns
+    "tall": (530, 70, 0.9, "fan-in"),  # more rows than a chunk, more columns than a block
     "2:4": (48, 40, 0.5, "2:4"),
     "one row": (1, 67, 0.5, "unstructured"),
     "lines": (48, 37, 0.7, "16x1"),
