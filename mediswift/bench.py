@@ -180,14 +180,14 @@ def matrix_bytes(one: Contestant) -> int:
 
 
 def peak(device: torch.device) -> float:
-    """GFLOP/s of a large dense product, in the type that training multiplies in: a yardstick."""
+    """GFLOP/s of a large dense product at its best, in the type that training multiplies in."""
     size, dtype = (8192, torch.bfloat16) if device.type == "cuda" else (2048, torch.float32)
     a, b = torch.randn(2, size, size, device=device).to(dtype)
     taken: list[float] = []
-    for _ in range(6):
+    for _ in range(20):
         with _timed(taken, device):
             a @ b
-    return 2 * size**3 / statistics.median(taken[1:]) / 1e9
+    return 2 * size**3 / min(taken) / 1e9
 
 
 def _of_size(
