@@ -220,7 +220,8 @@ def step_parts(rows: pd.DataFrame, parts: Sequence[str]) -> Figure:
     table.iloc[::-1].plot.barh(stacked=True, ax=axes, width=0.7, edgecolor="white")
     axes.set_yticklabels([f"{size}, {model}" for size, model in table.index[::-1]])
     axes.set(xlabel="seconds of a training step (median)", ylabel="")
-    axes.legend(title="", ncols=4, loc="lower left", bbox_to_anchor=(0, 1), frameon=False)
+    axes.get_legend().remove()  # beside the narrow axes it would take their room
+    figure.legend(frameon=False, ncols=len(parts), loc="outside upper center")
     return figure
 
 
