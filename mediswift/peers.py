@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
+from mediswift.choice import timed
 from mediswift.flops import Shape
 from mediswift.masks import make_mask
 
@@ -85,10 +86,7 @@ def _interleaved(weights: dict[str, Tensor], x: Tensor) -> dict[str, float]:
     taken: dict[str, list[float]] = {name: [] for name in weights}
     for turn in range(1 + ROUNDS):
         for name, weight in weights.items():
-            began = time.perf_counter()
-            weight @ x
-            if x.device.type == "cuda":
-                torch.cuda.synchronize()
+            seconds = timed(lambda weight=weight: weight @ x, x.device)
             if turn:
-                taken[name].append(time.perf_counter() - began)
+                taken[name].append(seconds)
     return {name: statistics.median(each) for name, each in taken.items()}
