@@ -87,7 +87,13 @@ def race(
     layout: Layout, tokens: int, device: torch.device, dtype: torch.dtype, bias: bool = True
 ) -> dict[str, list[float]]:
     """Seconds of forward and both gradients, round by round, of the dense layer and each engine."""
-    steps = candidates(layout, tokens, device, dtype, bias)
+    return interleaved(candidates(layout, tokens, device, dtype, bias), device)
+
+
+def interleaved(
+    steps: dict[str, Callable[[], object]], device: torch.device
+) -> dict[str, list[float]]:
+    """Seconds of each step, round by round, the steps in turns; a first round is not counted."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(1 + ROUNDS):
         for name, step in steps.items():
@@ -118,7 +124,7 @@ def candidates(
     return steps
 
 
-def timed(step: Callable[[], None], device: torch.device) -> float:
+def timed(step: Callable[[], object], device: torch.device) -> float:
     """Seconds that `step` takes, until the device is done with it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -12,6 +12,7 @@ import hashlib
 import torch
 from torch import Tensor
 
+from mediswift.flops import check_sparsity
 from mediswift.patterns import alive, parse
 
 
@@ -25,6 +26,23 @@ def make_mask(
     """
     chosen, scores = parse(pattern), _scores(shape, seed, name)
     return alive(chosen, chosen.keep(scores, sparsity), scores)
+
+
+def can_have(shape: tuple[int, int], sparsity: float, pattern: str) -> bool:
+    """Whether a matrix of `shape` (O, I) can have this pattern at this sparsity.
+
+    Raises ValueError for what is no pattern, or no sparsity.
+
+    >>> can_have((8, 8), 0.5, "2:4"), can_have((8, 8), 0.75, "2:4"), can_have((8, 6), 0.5, "2:4")
+    (True, False, False)
+    """
+    chosen = parse(pattern)
+    check_sparsity(sparsity)
+    try:
+        chosen.keep(torch.zeros(shape), sparsity)
+    except ValueError:
+        return False
+    return True
 
 
 def _scores(shape: tuple[int, int], seed: int, name: str) -> Tensor:

@@ -112,6 +112,12 @@ void pack(const REAL* x, int64_t features, int64_t n, int64_t size, REAL* panel)
   turn(x, features, n, features, panel, size);
 }
 
+// Strip s, sixteen tokens or the last ones, of x (tokens, features) into its place in a panel
+void pack_strip(const REAL* x, int64_t features, int64_t tokens, int64_t s, REAL* panel) {
+  int64_t first = s * TILE;
+  pack(x + first * features, features, least(TILE, tokens - first), TILE, panel + first * features);
+}
+
 void unpack(const REAL* panel, int64_t features, int64_t n, int64_t size, REAL* x) {
   turn(panel, size, features, n, x, features);
 }
@@ -308,9 +314,7 @@ void grouped_forward(int threads, int64_t tokens, int64_t inputs, int64_t output
 #pragma omp for schedule(dynamic)
     for (int64_t p = 0; p < pieces(tokens, STRIPS * TILE); p++) {
       int64_t t = p * STRIPS * TILE, strips = least(STRIPS, pieces(tokens - t, TILE));
-      for (int64_t s = 0; s < strips; s++)
-        pack(x + (t + s * TILE) * inputs, inputs, least(TILE, tokens - t - s * TILE), TILE,
-             panel + s * TILE * inputs);
+      for (int64_t s = 0; s < strips; s++) pack_strip(x + t * inputs, inputs, tokens - t, s, panel);
       for (int64_t g = 0; g < groups; g++)
         for (int64_t s = 0; s < strips; s++)
           outer(panel + s * TILE * inputs, col + start[g], start[g + 1] - start[g],
@@ -332,8 +336,7 @@ void grouped_input_gradient(int threads, int64_t tokens, int64_t inputs, int64_t
     for (int64_t p = 0; p < pieces(tokens, STRIPS * TILE); p++) {
       int64_t t = p * STRIPS * TILE, strips = least(STRIPS, pieces(tokens - t, TILE));
       for (int64_t s = 0; s < strips; s++)
-        pack(g_y + (t + s * TILE) * outputs, outputs, least(TILE, tokens - t - s * TILE), TILE,
-             panel_y + s * TILE * outputs);
+        pack_strip(g_y + t * outputs, outputs, tokens - t, s, panel_y);
       memset(panel_x, 0, strips * TILE * inputs * sizeof(REAL));
       for (int64_t g = 0; g < groups; g++)
         for (int64_t s = 0; s < strips; s++)
@@ -356,9 +359,7 @@ void grouped_weight_gradient(int threads, int64_t tokens, int64_t inputs, int64_
   for (int64_t t = 0; t < tokens; t += BATCH) {
     int64_t strips = pieces(least(BATCH, tokens - t), TILE);
 #pragma omp for schedule(static)
-    for (int64_t s = 0; s < strips; s++)
-      pack(x + (t + s * TILE) * inputs, inputs, least(TILE, tokens - t - s * TILE), TILE,
-           packed + s * TILE * inputs);
+    for (int64_t s = 0; s < strips; s++) pack_strip(x + t * inputs, inputs, tokens - t, s, packed);
 #pragma omp for schedule(static)
     for (int part = 0; part < threads; part++)  // each owns groups, equally many lines
       for (int64_t first = 0; first < strips; first += STRIPS)

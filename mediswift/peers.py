@@ -6,6 +6,7 @@ import statistics
 import tempfile
 import time
 import warnings
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,11 +14,9 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from mediswift.choice import timed
+from mediswift.choice import interleaved
 from mediswift.flops import Shape
 from mediswift.masks import make_mask
-
-ROUNDS = 5
 
 
 class TrainerSteps(TrainerCallback):
@@ -64,14 +63,15 @@ def formats(shape: Shape, tokens: int, sparsity: float, device: torch.device) ->
     outputs, inputs = shape.n_inner, shape.n_embd
     x = torch.randn(inputs, tokens, device=device)
     weight = torch.randn(outputs, inputs, device=device)
-    steps = {"dense": weight}
+    weights = {"dense": weight}
     for name, pattern in (("torch csr", "unstructured"), ("torch bsr", "16x16")):
         mask = make_mask((outputs, inputs), sparsity, pattern, seed=0, name="peer").to(device)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "beta state"
             kept = weight * mask
-            steps[name] = kept.to_sparse_csr() if "csr" in name else kept.to_sparse_bsr((16, 16))
-    seconds = _interleaved(steps, x)
+            weights[name] = kept.to_sparse_csr() if "csr" in name else kept.to_sparse_bsr((16, 16))
+    products = {name: partial(torch.matmul, weight, x) for name, weight in weights.items()}
+    seconds = {name: statistics.median(t) for name, t in interleaved(products, device).items()}
     return [
         {
             "pattern": "16x16" if "bsr" in name else "unstructured", "sparsity": sparsity,
@@ -80,13 +80,3 @@ def formats(shape: Shape, tokens: int, sparsity: float, device: torch.device) ->
         }
         for name, taken in seconds.items() if name != "dense"
     ]  # fmt: skip
-
-
-def _interleaved(weights: dict[str, Tensor], x: Tensor) -> dict[str, float]:
-    taken: dict[str, list[float]] = {name: [] for name in weights}
-    for turn in range(1 + ROUNDS):
-        for name, weight in weights.items():
-            seconds = timed(lambda weight=weight: weight @ x, x.device)
-            if turn:
-                taken[name].append(seconds)
-    return {name: statistics.median(each) for name, each in taken.items()}

@@ -61,7 +61,7 @@ def fit(
     fingerprint = _fingerprint(config, len(examples), masks.digest if masks else "")
     model, optimizer = accelerator.prepare(model, optimizer)
     if isinstance(model, DistributedDataParallel):
-        # masks are buffers, and equal everywhere: they need not be sent round at every step
+        # an engine's index is buffers, equal everywhere: they need not be sent round at every step
         model.broadcast_buffers = False
     plain = accelerator.unwrap_model(model)
     progress = checkpoints.load(folder, plain, optimizer.optimizer, fingerprint)

@@ -126,6 +126,12 @@ def test_what_cannot_be_timed_is_an_error(capsys):
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="'cuda' needs a GPU"):
             bench.bench(bench.replace(TINY, device="cuda"))
+    with pytest.raises(ValueError, match="a pattern is 'unstructured'.*got '16y1'"):
+        bench.bench(bench.replace(TINY, patterns=("16y1",)))
+    with pytest.raises(ValueError, match="engine 'bmm' cannot compute this layer"):
+        bench.bench(bench.replace(TINY, engine="bmm"))
+    with pytest.raises(ValueError, match="got '16y1'"):
+        clock.matrix_speedups(32, ["16y1"], [0.5])
     assert main(["bench", "--sizes", "d513"]) == 1
     assert "a size is one of" in capsys.readouterr().err
 
