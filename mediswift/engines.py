@@ -28,7 +28,8 @@ class Masked:
 
     def index(self, matrix: Layout) -> list[Tensor]:
         """Tensors that `product` needs, made once."""
-        return [matrix.order()]
+        order = matrix.order()
+        return [order if native.why_not() else order.int()]  # int32 says that kernels are there
 
     def product(
         self, x: Tensor, values: Tensor, bias: Tensor | None, index: list[Tensor], outputs: int
@@ -144,12 +145,16 @@ ENGINES["2:4"] = TwoFour()
 
 
 def dense(values: Tensor, order: Tensor, outputs: int, inputs: int) -> Tensor:
-    """Dense matrix (O, I) with the kept weights in their places, differentiable.
+    """Dense matrix (O, I) with the kept weights at their flat places `order`, differentiable.
 
     >>> dense(torch.ones(2, 1), torch.tensor([[0], [3]]), 2, 2).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
-    flat = values.new_zeros(outputs * inputs).scatter(0, order.flatten(), values.flatten())
+    size = outputs * inputs
+    on_cpu = values.device.type == "cpu" and values.dtype in native.TYPES
+    if on_cpu and order.dtype == torch.int32:
+        return products.place(values, order, size).view(outputs, inputs)
+    flat = values.new_zeros(size).scatter(0, order.flatten().long(), values.flatten())
     return flat.view(outputs, inputs)
 
 

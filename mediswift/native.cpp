@@ -305,6 +305,20 @@ void reorder(int threads, int64_t size, const int32_t* order, const REAL* from, 
   for (int64_t i = 0; i < size; i++) to[i] = from[order[i]];
 }
 
+// to (size) = zeros, and each kept weight at its place: the dense matrix
+void place(int threads, int64_t size, int64_t kept, const int32_t* order, const REAL* from,
+           REAL* to) {
+  int64_t piece = pieces(size, threads);
+#pragma omp parallel num_threads(threads)
+  {
+#pragma omp for schedule(static)
+    for (int64_t first = 0; first < size; first += piece)
+      memset(to + first, 0, least(piece, size - first) * sizeof(REAL));
+#pragma omp for schedule(static)
+    for (int64_t i = 0; i < kept; i++) to[order[i]] = from[i];
+  }
+}
+
 void grouped_forward(int threads, int64_t tokens, int64_t inputs, int64_t outputs, int64_t groups,
                      const int32_t* start, const int32_t* col, const int32_t* row, const REAL* w,
                      const REAL* bias, const REAL* x, REAL* y) {

@@ -3,7 +3,8 @@
 Decisions: the kernels of `native` are opaque operators, which `torch.compile` keeps whole and whose
 shapes are declared beside them. The index of a matrix travels as plain tensors: three for a
 grouped layout, nine for a scattered one (four for the matrix, four for its transpose, and the
-order that turns the one's weights into the other's).
+order that turns the one's weights into the other's). `place` serves who multiplies the dense
+matrix after all: torch's own scatter and gather run on one thread.
 """
 
 from __future__ import annotations
@@ -21,6 +22,36 @@ def index(plan: Layout) -> list[Tensor]:
         return list(grouped_index(plan))
     mask = plan.mask
     return [*scattered_index(mask), *scattered_index(mask.T.contiguous()), turned(mask)]
+
+
+@torch.library.custom_op("mediswift::native_place", mutates_args=())
+def place(values: Tensor, order: Tensor, size: int) -> Tensor:
+    """Vector of `size` numbers: kept weights at their flat places `order` (int32), zeros elsewhere.
+
+    No place may come twice, and none beyond `size`. float32 or float64, on the CPU.
+    """
+    result = values.new_empty(size)
+    values = values.contiguous()
+    native.call("place", values.dtype, size, values.numel(), order, values, result)
+    return result
+
+
+@place.register_fake
+def _(values, order, size):
+    return values.new_empty(size)
+
+
+@torch.library.custom_op("mediswift::native_collect", mutates_args=())
+def collect(full: Tensor, order: Tensor) -> Tensor:
+    """The numbers of `full` at the flat places `order` (int32), in the shape of `order`."""
+    result = full.new_empty(order.shape)
+    native.call("reorder", full.dtype, order.numel(), order, full.contiguous(), result)
+    return result
+
+
+@collect.register_fake
+def _(full, order):
+    return full.new_empty(order.shape)
 
 
 @torch.library.custom_op("mediswift::native_linear", mutates_args=())
@@ -114,3 +145,7 @@ def _backward(ctx, grad):
 
 
 linear.register_autograd(_backward, setup_context=_remember)
+place.register_autograd(
+    lambda ctx, grad: (collect(grad, *ctx.saved_tensors), None, None),
+    setup_context=lambda ctx, inputs, output: ctx.save_for_backward(inputs[1]),
+)

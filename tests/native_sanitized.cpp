@@ -148,6 +148,13 @@ void scattered(int threads, int64_t outputs, int64_t inputs, int64_t tokens, dou
                     a.start.data(), a.count.data(), a.col.data(), at(m.kept), at(s.bias), at(s.x),
                     at(y));
   reorder(threads, kept, back.data(), at(m.kept), at(columns));
+  Reals full(outputs * inputs, NAN), again(kept, NAN);
+  Ints where(m.order.begin(), m.order.end());
+  ::place(threads, full.size(), kept, where.data(), at(m.kept), at(full));
+  reorder(threads, kept, where.data(), at(full), at(again));
+  for (int64_t k = 0; k < outputs * inputs; k++)
+    if (!m.mask[k] && full[k] != 0) printf("a removed weight is not zero\n"), wrong = 1;
+  if (again != m.kept) printf("kept weights are not where they belong\n"), wrong = 1;
   scattered_forward(threads, tokens, outputs, inputs, b.row.size() / inputs, b.row.data(),
                     b.start.data(), b.count.data(), b.col.data(), at(columns), nullptr, at(s.grad),
                     at(of_x));

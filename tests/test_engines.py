@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import linear
 
-from mediswift import blocks, engines
+from mediswift import blocks, engines, native
 from mediswift.engines import ENGINES, possible
 from mediswift.layouts import layout
 from mediswift.masks import make_mask
@@ -73,6 +73,15 @@ def test_masked_is_the_dense_product_of_the_kept_weights(pattern):
     of_x, of_weight, of_bias = torch.autograd.grad(wanted, [x, weight, bias], grad)
     of_values = of_weight.flatten()[plan.order()]
     same(step("masked", x, values, bias, grad, plan), [wanted, of_x, of_values, of_bias], 1e-12)
+
+
+@each_pattern
+def test_masked_is_the_same_with_and_without_a_compiler(kernels, monkeypatch, pattern):
+    given = draw(pattern, 17)
+    with_one = step("masked", *given)
+    monkeypatch.setattr(native, "why_not", lambda: "found none")
+    monkeypatch.setattr(native, "call", lambda *_: pytest.fail("a kernel was called"))
+    assert all(map(torch.equal, with_one, step("masked", *given)))
 
 
 @pytest.mark.parametrize("biased", [True, False])

@@ -131,6 +131,22 @@ def test_the_operators_promise_what_they_return(name, biased):
     x, values = x.detach(), values.detach()
     torch.library.opcheck(operators.native_input_gradient, (grad, values, index, x.shape[1]))
     torch.library.opcheck(operators.native_weight_gradient, (grad, x, values, index))
+    order, size = plan.order().int(), plan.mask.numel()
+    torch.library.opcheck(operators.native_place, (values.requires_grad_(), order, size))
+    torch.library.opcheck(operators.native_collect, (torch.rand(size), order))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@each_mask
+def test_weights_are_put_in_their_places_and_found_there(name, dtype):
+    _, values, *_, plan = draw(name, 1, dtype)
+    order, turned = plan.order().int(), values.T.contiguous().T
+    full = products.place(turned.requires_grad_(), order, plan.mask.numel())
+    assert torch.equal(full, dense(values, plan).flatten())
+    assert torch.equal(products.collect(full.detach(), order), values)
+    grad = torch.randn_like(full)
+    (found,) = torch.autograd.grad(full, turned, grad)
+    assert torch.equal(found, grad[plan.order()])
 
 
 def test_gradients_of_gradients_are_refused():
