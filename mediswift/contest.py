@@ -78,13 +78,15 @@ def tuned(loss: Callable[[float], float], first: float) -> float:
 def differences(record: Record, reference: str = REFERENCE) -> list[dict[str, Any]]:
     """Each pattern's loss, and how much it is above `reference`'s, seed by seed, with an interval.
 
-    Rows of pattern, lr, loss and, but for the reference itself, difference, low and high (95 %,
-    Student's t over seeds), all in nats a token.
+    Rows of pattern, sparsity, lr, loss and, but for the reference itself, difference, low and high
+    (95 %, Student's t over seeds), all in nats a token.
     """
     by_pattern: dict[str, dict[int, dict]] = {}
     for row in record.metrics["rows"]:
         by_pattern.setdefault(row["pattern"], {})[row["seed"]] = row
-    return [_difference(name, rows, by_pattern[reference]) for name, rows in by_pattern.items()]
+    lines = [_difference(name, rows, by_pattern[reference]) for name, rows in by_pattern.items()]
+    removed = record.params["sparsity"]
+    return [line | {"sparsity": removed * (line["pattern"] != DENSE)} for line in lines]
 
 
 def _difference(name: str, rows: dict[int, dict], reference: dict[int, dict]) -> dict[str, Any]:

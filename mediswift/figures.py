@@ -226,8 +226,10 @@ def step_parts(rows: pd.DataFrame, parts: Sequence[str]) -> Figure:
 
 
 def pattern_costs(table: pd.DataFrame) -> Figure:
-    """Held-out loss above the reference pattern's (columns pattern, difference, low, high)."""
+    """Held-out loss above unstructured's of the same table (columns pattern, sparsity, difference,
+    low, high)."""
     shown = table.dropna(subset="difference").reset_index()
+    names = shown["pattern"] + shown["sparsity"].map(", {:.0%} removed".format)
     figure, axes = _axes((7, 0.42 * len(shown) + 1.2))
     places = np.arange(len(shown))[::-1]
     errors = [shown["difference"] - shown["low"], shown["high"] - shown["difference"]]
@@ -237,7 +239,7 @@ def pattern_costs(table: pd.DataFrame) -> Figure:
     axes.axvline(0, color=DENSE, ls="--", lw=1.5)
     axes.set(
         xlabel="held-out loss above unstructured (nats per token)", yticks=places,
-        yticklabels=shown["pattern"],
+        yticklabels=names,
     )  # fmt: skip
     axes.set_ylim(-0.6, len(shown) - 0.4)
     return figure

@@ -89,16 +89,18 @@ def load(path: str | Path) -> Record:
     return Record(**content)
 
 
-def newest(folder: str | Path, kind: str) -> Record:
-    """Return the record of a kind under `folder` that was made last.
+def newest(folder: str | Path, kind: str, **params: Any) -> Record:
+    """Return the record of a kind under `folder` that was made last, with these `params` if given.
 
     Raises FileNotFoundError when there is none.
     """
     found = [load(path) for path in Path(folder).glob("*/record.json")]
-    of_kind = [record for record in found if record.kind == kind]
+    of_kind = [r for r in found if r.kind == kind and params.items() <= r.params.items()]
     if not of_kind:
+        asked = "".join(f", {name}={value!r}" for name, value in params.items())
         raise FileNotFoundError(
-            f"{folder} holds no record of kind {kind!r}; see results/README.md for how to make one"
+            f"{folder} holds no record of kind {kind!r}{asked}; see results/README.md for how to "
+            "make one"
         )
     return max(of_kind, key=lambda record: record.created_utc)
 

@@ -157,5 +157,10 @@ def test_the_newest_record_of_a_kind_is_found(record, tmp_path):
     later = bench.replace(record, created_utc="2999-01-01T00:00:00Z")
     records.write(later, tmp_path / "two")
     assert records.newest(tmp_path, "bench").created_utc == later.created_utc
+    other = bench.replace(later, params=later.params | {"rounds": 99})
+    records.write(other, tmp_path / "three")
+    assert records.newest(tmp_path, "bench", rounds=99).params["rounds"] == 99
+    with pytest.raises(FileNotFoundError, match="kind 'bench', rounds=98"):
+        records.newest(tmp_path, "bench", rounds=98)
     with pytest.raises(FileNotFoundError, match="no record of kind 'contest'"):
         records.newest(tmp_path, "contest")

@@ -114,7 +114,12 @@ def record_of(losses):
         for seed, loss in each.items()
     ]
     return Record(
-        id="x", kind="contest", params={}, metrics={"rows": rows}, data_fingerprint="f", env={}
+        id="x",
+        kind="contest",
+        params={"sparsity": 0.75},
+        metrics={"rows": rows},
+        data_fingerprint="f",
+        env={},
     )
 
 
@@ -124,7 +129,8 @@ def test_differences_are_taken_seed_by_seed():
         "unstructured": {0: 4.0, 1: 4.2, 2: 4.2},
     }
     sixteen, reference = differences(record_of(losses))
-    assert reference == {"pattern": "unstructured", "lr": 1e-3, "loss": pytest.approx(12.4 / 3)}
+    about = {"pattern": "unstructured", "sparsity": 0.75, "lr": 1e-3}
+    assert reference == about | {"loss": pytest.approx(12.4 / 3)}
     assert (sixteen["pattern"], sixteen["lr"]) == ("16x1", 1e-3)
     assert sixteen["loss"] == pytest.approx(13.0 / 3)
     assert sixteen["difference"] == pytest.approx(0.2)  # of 0.1, 0.2, 0.3
@@ -141,4 +147,9 @@ def test_another_reference_turns_the_sign():
 
 def test_one_seed_is_no_interval():
     lines = differences(record_of({"unstructured": {0: 1.0}, "16x1": {0: 1.5}}))
-    assert [line.keys() for line in lines] == [{"pattern", "lr", "loss"}] * 2
+    assert [line.keys() for line in lines] == [{"pattern", "sparsity", "lr", "loss"}] * 2
+
+
+def test_a_dense_model_has_nothing_removed():
+    lines = differences(record_of({"unstructured": {0: 1.0}, "dense": {0: 0.9}}))
+    assert [line["sparsity"] for line in lines] == [0.75, 0.0]

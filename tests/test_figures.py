@@ -49,8 +49,8 @@ PARTS = pd.DataFrame(
     }
 )  # fmt: skip
 DIFFERENCES = pd.DataFrame(
-    {"pattern": ["unstructured", "16x1", "2:4"], "difference": [None, 0.1, 0.3],
-     "low": [None, 0.0, 0.2], "high": [None, 0.2, 0.4]}
+    {"pattern": ["unstructured", "16x1", "2:4"], "sparsity": [0.5, 0.5, 0.5],
+     "difference": [None, 0.1, 0.3], "low": [None, 0.0, 0.2], "high": [None, 0.2, 0.4]}
 )  # fmt: skip
 NAMES = None  # an axis of names: its ticks say what stands there, and it has no unit
 
