@@ -91,7 +91,7 @@ def fit(
                 if accelerator.is_main_process:
                     checkpoints.save(folder, plain, optimizer.optimizer, progress)
                 accelerator.wait_for_everyone()
-            if stop and not done:
+            if stop:  # at the last step too, or whoever trains a series would start the next run
                 raise KeyboardInterrupt(f"stopped after step {progress.step}; call again to go on")
     return log.rows
 

@@ -255,6 +255,17 @@ def test_a_stopped_run_goes_on_as_if_it_never_stopped(tmp_path, kind, sent):
     assert curve(resumed) == curve(rows)
 
 
+def test_a_stop_in_the_last_step_is_heard_and_nothing_is_lost(tmp_path):
+    rows = train.fit(make_model(), ROWS, CONFIG, tmp_path / "whole")
+    calls = CONFIG.steps * -(-CONFIG.batch // CONFIG.micro_batch)
+    trap = Trap(calls, lambda: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(KeyboardInterrupt, match=f"stopped after step {CONFIG.steps}; call again"):
+        train.fit(make_model(), trap, CONFIG, tmp_path / "cut")
+    assert curve(train.fit(make_model(), trap, CONFIG, tmp_path / "cut")) == curve(rows)
+    assert trap.left == 0  # found, not trained
+    assert same(state(tmp_path / "cut"), state(tmp_path / "whole"))
+
+
 @pytest.mark.parametrize("tail", ["", '{"step": 5, "lo'], ids=["whole lines", "half a line"])
 def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path, kind, tail):
     make, config = kind
