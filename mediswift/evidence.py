@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mediswift.documents import read_objects
-from mediswift.statements import Asked, is_plural, lower_first
+from mediswift.statements import Asked, is_plural, lower_first, verbs
 
 FILES = ("prompts_merged.csv", "v2_annotations.csv")
 _LABELS = {"no significant difference": "no"} | dict.fromkeys(
@@ -56,21 +56,32 @@ def ask(prompts: Sequence[tuple[Prompt, str]], contexts: str) -> Asked | None:
     'Does zinc, compared with placebo, change duration of colds?'
     """
     for prompt, label in prompts:
-        texts = [" ".join(prompt[n].split()) for n in ("Intervention", "Comparator", "Outcome")]
-        if all(texts) and max(map(len, texts)) <= 120 and _is_named(texts[2], contexts):
-            what, than, outcome = (lower_first(text.rstrip(".;, ")) for text in texts)
+        texts = [_plain(prompt[name]) for name in ("Intervention", "Comparator", "Outcome")]
+        if all(texts) and not _acts(texts[0]) and max(map(len, texts)) <= 120 and _is_named(texts[2], contexts):
+            what, than, outcome = (lower_first(text) for text in texts)
             front = "Do" if is_plural(what) else "Does"
             question = f"{front} {what}, compared with {than}, change {outcome}?"
             return Asked(question, label, "trial")
     return None
 
 
+def _plain(text: str) -> str:
+    """One line, without the size of a group: "zinc (n = 12)"."""
+    return " ".join(re.sub(r"\(\s*n\s*=[^)]*\)", "", text).split()).rstrip(".;, ")
+
+
+def _acts(text: str) -> bool:
+    """Whether an intervention is told as a deed ("receive zinc"), which no "does" can go with."""
+    first = text.split()[0].lower()
+    return first in verbs() and verbs()[first][0] == first and verbs()[first][1] < 0.05
+
+
 def _is_named(outcome: str, contexts: str) -> bool:
-    """Whether at least half of the outcome's words, all of one or two, are in the contexts."""
+    """Whether at least two thirds of the outcome's words, all of one or two, are in the contexts."""
     words = set(re.findall(r"[a-z][a-z0-9-]+", outcome.lower())) - _SMALL
     text = contexts.lower()
     hits = sum(word.rstrip("s") in text for word in words)
-    return bool(words) and hits >= max(min(2, len(words)), len(words) / 2)
+    return bool(words) and hits >= max(min(2, len(words)), 2 * len(words) / 3)
 
 
 def _label(row: Mapping[str, str]) -> str:

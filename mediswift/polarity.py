@@ -2,8 +2,9 @@
 
 Decisions. "Effect of X on Y" asks whether X affects Y; the answer is in the conclusion. It is "no"
 where the conclusion denies and affirms nothing, "yes" where it affirms and denies nothing, and
-"maybe" where it says itself that the evidence does not decide. Where both are said ("X improved A
-but not B"), nobody knows which of them the title means: such a paper gives no question. The words
+"maybe" where it says "may", or that the evidence does not decide. Where several are said ("X
+improved A but not B"), nobody knows which the title means: such a paper gives no question. Advice
+("further studies are needed") is no finding, and a plan ("this trial will") has none. The words
 are few and plain; how often they are wrong is on the data card, from a reader's judgments.
 Refused: a classifier, whose mistakes nobody could read.
 """
@@ -30,23 +31,36 @@ _THING = (
     r"superiority|evidence)"
 )
 _DENIES = re.compile(
-    rf"\b(?:no|without)(?: (?:\w+|[\w-]+,)){{0,4}}? (?:{_THING}|{_CHANGE}\w*)\b"
-    rf"|\b(?:not|n't|never)(?: \w+){{0,4}}? (?:{_CHANGE}\w*|{_THING}|effective|superior|better)\b"
-    r"|\b(?:neither|ineffective|unaffected|unrelated|unchanged|fail(?:s|ed)? to|little effect)\b"
-    r"|\bindependent of\b|\bsimilar\b|\bcomparable\b|\bequivalent\b|\bnot\b",
+    rf"\b(?:no|none)(?: (?:\w+|[\w-]+,)){{0,4}}? (?:{_THING}|{_CHANGE}\w*)\b"
+    rf"|\b(?:not|n't|never|cannot)(?: \w+){{0,4}}? (?:{_CHANGE}\w*|{_THING}|effective|superior|"
+    r"better)\b|\b(?:neither|ineffective|unaffected|unrelated|unchanged|fail(?:s|ed)? to)\b",
+    re.IGNORECASE,
+)
+_QUALIFIES = re.compile(
+    r"\b(?:similar\w*|comparable|equivalent|not|little|limited|no|independent\w*|neither|nor)\b",
     re.IGNORECASE,
 )
 _AFFIRMS = re.compile(
-    rf"\b{_CHANGE}(?:e?s|e?d|ing|e|ies|ied)?\b|\b(?:effective|efficacious|beneficial|superior|"
-    r"useful|better|higher|greater|worse|more|less|promising|important role|significant effects?)\b",
+    rf"\b{_CHANGE}(?:e?s|e?d|ing|e|ies|ied|t?ions?|ations?|ement)?\b|\b(?:effective|efficacious|"
+    r"beneficial|superior\w*|useful|better|higher|greater|worse|more|less|fewer|promising|"
+    r"important role|effects?|impacts?|influences?)\b",
     re.IGNORECASE,
 )
+_HEDGED = re.compile(r"\b(?:may|might|could)\b.*?(?:[,;]|$)", re.IGNORECASE)
 _OPEN = re.compile(
     r"\b(?:inconclusive|unclear|insufficient (?:evidence|data)|uncertain|conflicting|"
-    r"inconsistent|remains? to be|cannot be (?:concluded|drawn)|limited evidence|"
-    r"no (?:firm |definit\w+ )?conclusions?|not (?:clear|conclusive)|equivocal)\b",
+    r"inconsistent|cannot be (?:concluded|drawn)|equivocal|"
+    r"no (?:firm |definit\w+ )?conclusions?|not (?:clear|conclusive))\b",
     re.IGNORECASE,
 )
+_ADVICE = re.compile(
+    r"\b(?:further|future|should|needs?|needed|warrant\w*|recommend\w*|required?|more research)\b",
+    re.IGNORECASE,
+)
+_COMPARES = re.compile(r"\b(?:versus|vs|compared|comparing|case|or|protocol)\b", re.IGNORECASE)
+_TURNS = re.compile(r"\b(?:but|although|however|while|except|despite)\b", re.IGNORECASE)
+_PLAN = re.compile(r"\bwill\b|\bcase\b", re.IGNORECASE)
+_SENTENCE = re.compile(r"(?<=[.;])\s+")
 
 
 def ask(title: str, conclusion: str) -> Asked | None:
@@ -57,7 +71,8 @@ def ask(title: str, conclusion: str) -> Asked | None:
     """
     main = main_part(trim(title))
     for pattern, kind in _TITLES:
-        if found := pattern.match(main):
+        found = pattern.match(main)
+        if found and not _COMPARES.search(main) and not (kind == "work" and " on " in found[1]):
             label = answer(conclusion)
             asked = _question(kind, lower_first(found[1]), found[2])
             return Asked(asked, label, "effect") if label and len(asked.split()) < 40 else None
@@ -70,11 +85,28 @@ def answer(conclusion: str) -> str:
     >>> answer("Zinc shortened colds."), answer("It is unclear."), answer("Zinc was given.")
     ('yes', 'maybe', '')
     """
+    if _PLAN.search(conclusion):
+        return ""
     if _OPEN.search(conclusion):
         return "maybe"
-    denies = bool(_DENIES.search(conclusion))
-    affirms = bool(_AFFIRMS.search(_DENIES.sub(" ", conclusion)))
-    return {(True, False): "no", (False, True): "yes"}.get((denies, affirms), "")
+    said = {_sentence(one) for one in _SENTENCE.split(conclusion) if not _ADVICE.search(one)}
+    said.discard("")
+    if said == {"yes", "maybe"}:
+        return "yes"  # one sentence says plainly what another says with care
+    return said.pop() if len(said) == 1 and "mixed" not in said else ""
+
+
+def _sentence(text: str) -> str:
+    """What one sentence says: yes, no, maybe, mixed or nothing."""
+    denies, rest = bool(_DENIES.search(text)), _DENIES.sub(" ", text)
+    affirms = bool(_AFFIRMS.search(rest))
+    if denies:
+        return "mixed" if affirms or _TURNS.search(text) else "no"
+    if not affirms:
+        return ""
+    if _QUALIFIES.search(text):
+        return "mixed"
+    return "yes" if _AFFIRMS.search(_HEDGED.sub(" ", text)) else "maybe"
 
 
 def _question(kind: str, what: str, other: str) -> str:

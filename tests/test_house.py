@@ -18,7 +18,7 @@ FILES = sorted(path.stem for path in HOUSE.rglob("*.py"))
 FLOORS = [
     "__init__ blocks demo documents flops layouts medline metrics records schedule sections stats",
     "batches checkpoints corpus likelihood machine models native patterns questions tagger tokens",
-    "loss masks materials products prompts report statements",
+    "loss masks materials products prompts report sheet statements",
     "engines evidence polarity",
     "artificial choice",
     "linear",
