@@ -47,9 +47,11 @@ _AFFIRMS = re.compile(
     re.IGNORECASE,
 )
 _HEDGED = re.compile(r"\b(?:may|might|could)\b.*?(?:[,;]|$)", re.IGNORECASE)
+_PLAINLY = re.compile(rf"\b(?!relat|associat|correlat){_CHANGE}(?:e?s|e?d)\b", re.IGNORECASE)
+"""A finding beside a hedge: "it reduced pain, and may prevent more"."""
 _OPEN = re.compile(
     r"\b(?:inconclusive|unclear|insufficient (?:evidence|data)|uncertain|conflicting|"
-    r"inconsistent|cannot be (?:concluded|drawn)|equivocal|"
+    r"inconsistent|cannot be (?:concluded|drawn|established|determined)|equivocal|"
     r"no (?:firm |definit\w+ )?conclusions?|not (?:clear|conclusive))\b",
     re.IGNORECASE,
 )
@@ -73,23 +75,25 @@ def ask(title: str, conclusion: str) -> Asked | None:
     for pattern, kind in _TITLES:
         found = pattern.match(main)
         if found and not _COMPARES.search(main) and not (kind == "work" and " on " in found[1]):
-            label = answer(conclusion)
+            label = answer(conclusion, f"{found[1]} {found[2]}")
             asked = _question(kind, lower_first(found[1]), found[2])
             return Asked(asked, label, "effect") if label and len(asked.split()) < 40 else None
     return None
 
 
-def answer(conclusion: str) -> str:
+def answer(conclusion: str, topic: str = "") -> str:
     """What a conclusion says, "yes", "no" or "maybe"; "" where it says several or none.
+
+    Only sentences that share a word with the `topic` count, if there is one.
 
     >>> answer("Zinc shortened colds."), answer("It is unclear."), answer("Zinc was given.")
     ('yes', 'maybe', '')
     """
     if _PLAN.search(conclusion):
         return ""
-    if _OPEN.search(conclusion):
-        return "maybe"
-    said = {_sentence(one) for one in _SENTENCE.split(conclusion) if not _ADVICE.search(one)}
+    about = set(re.findall(r"[\w-]{4,}", topic.lower()))
+    sentences = [s for s in _SENTENCE.split(conclusion) if not _ADVICE.search(s)]
+    said = {_sentence(s) for s in sentences if not topic or any(w in s.lower() for w in about)}
     said.discard("")
     if said == {"yes", "maybe"}:
         return "yes"  # one sentence says plainly what another says with care
@@ -98,6 +102,8 @@ def answer(conclusion: str) -> str:
 
 def _sentence(text: str) -> str:
     """What one sentence says: yes, no, maybe, mixed or nothing."""
+    if _OPEN.search(text):
+        return "maybe"
     denies, rest = bool(_DENIES.search(text)), _DENIES.sub(" ", text)
     affirms = bool(_AFFIRMS.search(rest))
     if denies:
@@ -106,7 +112,9 @@ def _sentence(text: str) -> str:
         return ""
     if _QUALIFIES.search(text):
         return "mixed"
-    return "yes" if _AFFIRMS.search(_HEDGED.sub(" ", text)) else "maybe"
+    if not _HEDGED.search(text):
+        return "yes"
+    return "yes" if _PLAINLY.search(_HEDGED.sub(" ", text)) else "maybe"
 
 
 def _question(kind: str, what: str, other: str) -> str:

@@ -31,6 +31,7 @@ _CLAUSE = set(
     "that which who whom whose where when while how why what whether because if although though "
     "since until unless neither nor only rarely seldom hardly but as than vs versus".split()
 )
+_CLOSED = set("can cannot should will would must whether while whereas".split())
 _NOT = {"not", "never"}
 _FORMS = {"is": "be", "are": "be", "has": "have", "have": "have", "does": "do", "do": "do"}
 _BAD_START = ("ADP|-", "SCONJ|-", "PRON|-", "CCONJ|-", "PART|-")
@@ -146,7 +147,7 @@ def _statement(title: list[str], tag: Tag) -> Asked | None:
 
 
 def _is_closed(word: str) -> bool:
-    return word in _MODALS or word in ("cannot", "whether", "while", "whereas") or word in _FORMS
+    return word in _MODALS or word in _FORMS or word in _CLOSED
 
 
 def _may_act(word: str) -> bool:
@@ -155,7 +156,7 @@ def _may_act(word: str) -> bool:
 
 def _is_subject(title: list[str], lower: list[str], tags: list[str]) -> bool:
     """Whether a plain noun phrase stands before the verb."""
-    clause = _CLAUSE & set(lower) or title[-1].endswith(",") or "PRON|-" in tags
+    clause = (_CLAUSE | _CLOSED) & set(lower) or title[-1].endswith(",") or "PRON|-" in tags
     # rare nouns are tagged as verbs at the start, so that only closed classes count there
     return not clause and tags[0] not in _BAD_START and not _is_closed(lower[0])
 
@@ -245,7 +246,9 @@ def _infinitives(rest: list[str], lower: list[str], tags: list[str]) -> list[str
             lower[i - 1].endswith("ly") and i > 1 and lower[i - 2] in ("and", "or", "but")
         )
         base, share = verbs().get(lower[i], ("", 1.0))
-        if joined and base and base != lower[i] and (share <= NOUN_SHARE or tags[i] in FINITE):
+        after = lower[i + 1] if i + 1 < len(lower) else ""
+        noun = share > NOUN_SHARE and after in (_AFTER_NOUNS | _AFTER_MANY)
+        if joined and base and base != lower[i] and (tags[i] in FINITE or not noun):
             words[i] = base
     return words
 
