@@ -215,7 +215,9 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument("--part", choices=("artificial", "unlabeled"), default="artificial")
     verb.add_argument("--trials", type=Path, help="folder of Evidence Inference, for jsonl:PATH")
     verb.add_argument("--exam", help="address of questions that must not be asked")
-    verb.add_argument("--last-sentence", action="store_true", help="as conclusion, if none is named")
+    verb.add_argument(
+        "--last-sentence", action="store_true", help="as conclusion, if none is named"
+    )
     verb.add_argument("--without-pmid", action="store_true", help="also take documents without one")
     verb.add_argument("--json", action="store_true")
     verb = _verb(verbs, "bench", _bench, "seconds of a dense and of sparse training steps")

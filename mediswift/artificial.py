@@ -12,10 +12,9 @@ Refused: balancing here. What is there is written; the trainer chooses.
 """
 
 import hashlib
-import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +111,7 @@ def label(questions: Dataset, predictions: Mapping[str, str], rule: str = "pseud
 
     Questions that have no prediction go, so that a caller may keep only what a model was sure of.
     `source` stays, `rule` says where the labels are from. Raises ValueError for a prediction that
-    is no answer or is about no question here, and for questions that have labels already.
+    is no answer or is about no question here, for none, and for questions that have labels.
     """
     if wrong := sorted(set(predictions.values()) - set(ANSWERS)):
         raise ValueError(f"a label is one of {', '.join(ANSWERS)}; got {wrong[0]!r}")
@@ -120,10 +119,12 @@ def label(questions: Dataset, predictions: Mapping[str, str], rule: str = "pseud
         raise ValueError(f"a prediction is about a question here; PMID {strangers[0]} is none")
     if any(questions["label"]):
         raise ValueError("pseudo-labels are for questions without labels; some here have theirs")
+    if not predictions:
+        raise ValueError(
+            "pseudo-labels need one prediction or more; be content with less sure ones"
+        )
     kept = [row for row in questions if row["pmid"] in predictions]
-    rows = [
-        {"source": "", **row, "label": predictions[row["pmid"]], "rule": rule} for row in kept
-    ]
+    rows = [{"source": "", **row, "label": predictions[row["pmid"]], "rule": rule} for row in kept]
     return Dataset.from_list(rows, features=RULED)
 
 
@@ -161,7 +162,7 @@ def _if_asking(title: str, ask: Callable, tag: statements.Tag) -> statements.Ask
 
 
 def _admit(item: Item, asked: set[str]) -> str:
-    """"kept", or "asked before" if the same question or document is there already."""
+    """ "kept", or "asked before" if the same question or document is there already."""
     keys = {_key(item["question"]), item["pmid"]}
     if keys & asked:
         return "asked before"

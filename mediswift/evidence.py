@@ -57,7 +57,12 @@ def ask(prompts: Sequence[tuple[Prompt, str]], contexts: str) -> Asked | None:
     """
     for prompt, label in prompts:
         texts = [_plain(prompt[name]) for name in ("Intervention", "Comparator", "Outcome")]
-        if all(texts) and not _acts(texts[0]) and max(map(len, texts)) <= 120 and _is_named(texts[2], contexts):
+        if (
+            all(texts)
+            and not _acts(texts[0])
+            and max(map(len, texts)) <= 120
+            and _is_named(texts[2], contexts)
+        ):
             what, than, outcome = (lower_first(text) for text in texts)
             front = "Do" if is_plural(what) else "Does"
             question = f"{front} {what}, compared with {than}, change {outcome}?"
@@ -77,7 +82,7 @@ def _acts(text: str) -> bool:
 
 
 def _is_named(outcome: str, contexts: str) -> bool:
-    """Whether at least two thirds of the outcome's words, all of one or two, are in the contexts."""
+    """Whether the contexts hold two thirds of the outcome's words, or all of one or two."""
     words = set(re.findall(r"[a-z][a-z0-9-]+", outcome.lower())) - _SMALL
     text = contexts.lower()
     hits = sum(word.rstrip("s") in text for word in words)

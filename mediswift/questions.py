@@ -194,7 +194,7 @@ def _from_official(pmid: str, item: dict[str, Any]) -> dict[str, Any]:
         "section_labels": item.get("LABELS") or [],
         "long_answer": item.get("LONG_ANSWER") or "",
         "label": item.get("final_decision") or "",
-        **{name: item[name.upper()] for name in ("source", "rule") if name.upper() in item},
+        **({name: item[name.upper()] for name in ("source", "rule")} if "RULE" in item else {}),
     }
 
 

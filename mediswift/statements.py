@@ -37,7 +37,7 @@ _FORMS = {"is": "be", "are": "be", "has": "have", "have": "have", "does": "do", 
 _BAD_START = ("ADP|-", "SCONJ|-", "PRON|-", "CCONJ|-", "PART|-")
 _NOISE = re.compile(r"\[[^\]]*\]|(?<=[a-z.)])\d{3,4}$|(?<=\.) \d{3,4}$")
 _SUBTITLE = re.compile(r"(?::|\s[-\u2013\u2014]+|--|\u2014|;|(?<!\b[A-Z])\.)\s|--")
-_QUOTES = re.compile("[\"\u201c\u201d]")
+_QUOTES = re.compile('["\u201c\u201d]')
 _AFTER_NOUNS = set("of after during before under among between for".split())
 _AFTER_MANY = {"on", "in", "with", "and", "or", ""}
 _TAKE_THEM = set("result depend differ correlate interact interfere associate".split())
@@ -210,9 +210,7 @@ def _plain(
     return _made(front, subject, [base, *kept], "yes")
 
 
-def _having(
-    subject: str, verb: str, rest: list[str], lower: list[str], label: str
-) -> Asked | None:
+def _having(subject: str, verb: str, rest: list[str], lower: list[str], label: str) -> Asked | None:
     """Is it "has improved" (has X improved) or "has an effect" (does X have an effect)."""
     if lower[0] == "no":
         return _made("Does" if verb == "has" else "Do", subject, ["have", *rest[1:]], "no")
@@ -222,7 +220,7 @@ def _having(
 
 
 def _hedged(subject: str, rest: list[str], lower: list[str]) -> Asked | None:
-    """"X may help" -> "Does X help?", maybe; "may be used" -> "Can X be used?"."""
+    """ "X may help" -> "Does X help?", maybe; "may be used" -> "Can X be used?"."""
     if lower[0] in _NOT or lower[0] == "have" or len(rest) < 2:
         return None
     if lower[0] == "be":
@@ -253,7 +251,5 @@ def _infinitives(rest: list[str], lower: list[str], tags: list[str]) -> list[str
     return words
 
 
-def _made(
-    front: str, subject: str, rest: list[str], label: str, rule: str = "statement"
-) -> Asked:
+def _made(front: str, subject: str, rest: list[str], label: str, rule: str = "statement") -> Asked:
     return Asked(f"{front.capitalize()} {subject} {' '.join(rest)}?", label, rule)

@@ -32,7 +32,8 @@ class Tagger:
     def tag(self, words: Sequence[str]) -> list[str]:
         """One tag a word, "UPOS|VerbForm", as "NOUN|-" or "VERB|Fin"; greedy, left to right.
 
-        >>> Tagger({"suf2 es": {"VERB|Fin": 1.0}}, {"it": "PRON|-"}, ("NOUN|-",)).tag(["It", "goes"])
+        >>> small = Tagger({"suf2 es": {"VERB|Fin": 1.0}}, {"it": "PRON|-"}, ("NOUN|-",))
+        >>> small.tag(["It", "goes"])
         ['PRON|-', 'VERB|Fin']
         """
         found, lower = ["<s>", "<s>"], [word.lower() for word in words]
