@@ -81,6 +81,32 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _questions(arguments: argparse.Namespace) -> int:
+    from mediswift import artificial, corpus, evidence, questions, tagger
+
+    began, place = time.perf_counter(), arguments.corpus.partition(":")[2]
+    trials = evidence.load(arguments.trials, place) if arguments.trials else None
+    exam = questions.load(arguments.exam)["question"] if arguments.exam else ()
+    items, counts = artificial.build(
+        corpus.load(arguments.corpus),
+        tagger.load().tag,
+        trials=trials,
+        exam=exam,
+        last_sentence=arguments.last_sentence,
+        without_pmid=arguments.without_pmid,
+    )
+    path = artificial.write(artificial.part(items, arguments.part), arguments.out)
+    if arguments.json:
+        table = artificial.summary(items).to_dict("index")
+        seconds = round(time.perf_counter() - began, 1)
+        print(json.dumps({"documents": counts, "questions": table, "seconds": seconds}))
+        return 0
+    print(artificial.summary(items).to_string())
+    print("\n" + "\n".join(f"{n:8,} {fate}" for fate, n in counts.items()))
+    print(f"\n{path}: the {arguments.part} ones ({time.perf_counter() - began:.0f} s)")
+    return 0
+
+
 def _bench(arguments: argparse.Namespace) -> int:
     from mediswift import bench, records
 
@@ -182,6 +208,17 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument("--fold", type=int, default=0)
     verb.add_argument("--setting", default="reasoning_required")
     verb.add_argument("--limit", type=int, default=0, help="stratified draw of so many questions")
+    verb.add_argument("--json", action="store_true")
+    verb = _verb(verbs, "questions", _questions, "make PQA-A or PQA-U out of abstracts")
+    verb.add_argument("--corpus", required=True, help="address of the documents")
+    verb.add_argument("--out", type=Path, required=True, help="JSON file, as the official one")
+    verb.add_argument("--part", choices=("artificial", "unlabeled"), default="artificial")
+    verb.add_argument("--trials", type=Path, help="folder of Evidence Inference, for jsonl:PATH")
+    verb.add_argument("--exam", help="address of questions that must not be asked")
+    verb.add_argument(
+        "--last-sentence", action="store_true", help="as conclusion, if none is named"
+    )
+    verb.add_argument("--without-pmid", action="store_true", help="also take documents without one")
     verb.add_argument("--json", action="store_true")
     verb = _verb(verbs, "bench", _bench, "seconds of a dense and of sparse training steps")
     verb.add_argument("--device", default="cpu", help="cpu or cuda")

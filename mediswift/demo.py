@@ -53,7 +53,7 @@ def load_pins() -> dict[str, dict]:
     places of the capital letters in each question, where the archive has lower case only.
 
     >>> sorted(load_pins())
-    ['medline', 'pubmedqa_test', 'pubmedqa_train']
+    ['medline', 'pubmedqa_test', 'pubmedqa_train', 'tagger']
     """
     return json.loads((DATA / "demo.json").read_text(encoding="utf-8"))
 

@@ -73,6 +73,11 @@ def read_jsonl(path: Path, source: str) -> Iterator[dict[str, str]]:
             raise ValueError(f"{path.name}, line {number}: {error}") from error
 
 
+def read_objects(path: Path) -> Iterator[dict]:
+    """Objects of a file of JSON lines as they are, with fields that no document keeps."""
+    return (_parse_object(line) for line in _read_lines(path) if line.strip())
+
+
 def _read_lines(path: Path) -> Iterator[str]:
     """Arrow opens all three alike and, unlike zstandard's own reader, reports a file cut short."""
     try:

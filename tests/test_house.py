@@ -16,11 +16,11 @@ import mediswift
 HOUSE = Path(mediswift.__file__).parent
 FILES = sorted(path.stem for path in HOUSE.rglob("*.py"))
 FLOORS = [
-    "__init__ blocks demo documents flops layouts medline metrics records schedule stats",
-    "batches checkpoints corpus likelihood machine models native patterns questions tokens",
-    "loss masks materials products prompts report",
-    "engines",
-    "choice",
+    "__init__ blocks demo documents flops layouts medline metrics records schedule sections stats",
+    "batches checkpoints corpus likelihood machine models native patterns questions tagger tokens",
+    "loss masks materials products prompts report sheet statements",
+    "engines evidence polarity",
+    "artificial choice",
     "linear",
     "sparse",
     "pubmedqa runs train",
