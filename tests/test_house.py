@@ -17,13 +17,16 @@ HOUSE = Path(mediswift.__file__).parent
 FILES = sorted(path.stem for path in HOUSE.rglob("*.py"))
 FLOORS = [
     "__init__ blocks demo documents flops layouts medline metrics records schedule stats",
-    "batches checkpoints corpus likelihood machine models native patterns questions tokens",
+    "batches checkpoints corpus generate hallmarks likelihood machine models native patterns "
+    "questions tokens",
     "loss masks materials products prompts report",
     "engines",
     "choice",
     "linear",
     "sparse",
     "pubmedqa runs train",
+    "hoc",
+    "lessons",
     "examine finetune peers pretrain",
     "bench contest",
     "clock figures runner",
