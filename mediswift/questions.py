@@ -32,11 +32,12 @@ FEATURES = Features(
 )
 
 
-def load(address: str | Path) -> Dataset:
+def load(address: str | Path, labeled: bool = True) -> Dataset:
     """Questions at an address: pmid, question, contexts, section_labels, long_answer, label.
 
     `address`: the path of a file like the official `ori_pqal.json`, or `sample:` (synthetic, ours),
     `demo:` (901 real items, no long answers) or `hf:REPO[:CONFIG]` (CONFIG = pqa_labeled).
+    `labeled=False` lets pass items without a label, as those of PQA-U: their label is "".
     Raises FileNotFoundError without such a file, ValueError for a broken item, naming its PMID.
 
     >>> load("sample:").num_rows
@@ -52,7 +53,7 @@ def load(address: str | Path) -> Dataset:
         sample = demo.DATA / "sample" / "questions.json"
         official = load_official(sample if str(address) == "sample:" else address)
         items = (_from_official(pmid, item) for pmid, item in official.items())
-    return Dataset.from_list(list(_checked(items, address)), features=FEATURES)
+    return Dataset.from_list(list(_checked(items, address, labeled)), features=FEATURES)
 
 
 def load_official(path: str | Path) -> dict[str, dict[str, Any]]:
@@ -201,27 +202,29 @@ def _from_hub(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _checked(items: Iterable[dict[str, Any]], address: str | Path) -> Iterator[dict[str, Any]]:
+def _checked(
+    items: Iterable[dict[str, Any]], address: str | Path, labeled: bool
+) -> Iterator[dict[str, Any]]:
     """The items, or ValueError at the first broken one."""
     seen: set[str] = set()
     for item in items:
-        if fault := _fault(item, seen):
+        if fault := _fault(item, seen, labeled):
             raise ValueError(
                 f"An item of PubMedQA has a PMID of its own, a question, contexts and one of the "
                 f"labels {', '.join(ANSWERS)}; PMID {item['pmid']} of {address} has {fault}. "
                 "Correct the item or leave it out."
             )
         seen.add(item["pmid"])
-        yield item
+        yield item | {"label": item["label"] or ""}
 
 
-def _fault(item: dict[str, Any], seen: set[str]) -> str:
+def _fault(item: dict[str, Any], seen: set[str], labeled: bool) -> str:
     if item["pmid"] in seen:
         return "come before"
     if not (item["question"] or "").strip():
         return "no question"
     if not item["contexts"] or not all(text.strip() for text in item["contexts"]):
         return "an empty context"
-    if item["label"] not in ANSWERS:
+    if item["label"] not in ANSWERS and (labeled or item["label"]):
         return f"the label {item['label']!r}"
     return ""
