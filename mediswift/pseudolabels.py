@@ -2,9 +2,9 @@
 
 Decisions: these are the PubMedQA paper's noisy labels of PQA-U (Jin et al. 2019, section 4.2: the
 model that labels may read the conclusion, which makes the task easy). What comes out is a file in
-the official form, so that the next stage trains on it as on any other; the record beside it says
-who labeled, and how often it agrees with labels that were there. Every question is kept, however
-unsure its label: to choose among them is another experiment.
+the official form, so that the next stage trains on it as on any other, with each question's source
+and rule; the record beside it says who labeled. Every question is kept, however unsure its label:
+to choose among them is another experiment.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def label(parent: str, address: str, runs: str | Path = "runs") -> Record:
     """Record of the labels that the run `parent` gives to the questions at `address`.
 
     `path_of` says where they lie. The model reads what it was trained to read, as the setting of
-    its run says. Raises ValueError when one of the questions is in an exam: it has a label.
+    its run says. Raises ValueError when one of the questions has a label, or is in an exam.
     """
     labeler, items = load_run(parent, runs), questions.load(address, labeled=False)
     if asked := set(items["pmid"]) & corpus.exam_pmids():
@@ -82,6 +82,7 @@ def _official(item: dict[str, Any], answer: str) -> dict[str, Any]:
         "LABELS": item["section_labels"],
         "LONG_ANSWER": item["long_answer"],
         "final_decision": answer,
+        **{name.upper(): item[name] for name in ("source", "rule") if name in item},
     }
 
 
@@ -89,13 +90,9 @@ def _metrics(report: pubmedqa.Report) -> dict[str, Any]:
     scores = np.array([[row["scores"][a] for a in pubmedqa.ANSWERS] for row in report.predictions])
     odds = np.exp(scores - scores.max(1, keepdims=True))
     counts = {f"labeled_{a}": report.answers.count(a) for a in pubmedqa.ANSWERS}
-    known = [(row["label"], row["prediction"]) for row in report.predictions if row["label"]]
-    agreed = sum(label == answer for label, answer in known)
     return {
         "questions": report.n,
         **counts,
         "mean_probability": float((odds.max(1) / odds.sum(1)).mean()),
-        "had_labels": len(known),
-        "agreed": agreed,
         "truncated": report.truncated,
     }

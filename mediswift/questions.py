@@ -10,7 +10,7 @@ another, and an item that is broken in any field that a score depends on.
 import json
 import math
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,14 +30,18 @@ FEATURES = Features(
     long_answer=_TEXT,
     label=_TEXT,
 )
+RULED = Features(FEATURES | {"source": _TEXT, "rule": _TEXT})
+"""Of questions that were made: where each is from, and by which rule."""
 
 
-def load(address: str | Path, labeled: bool = True) -> Dataset:
+def load(address: str | Path, *, labeled: bool = True) -> Dataset:
     """Questions at an address: pmid, question, contexts, section_labels, long_answer, label.
 
     `address`: the path of a file like the official `ori_pqal.json`, or `sample:` (synthetic, ours),
-    `demo:` (901 real items, no long answers) or `hf:REPO[:CONFIG]` (CONFIG = pqa_labeled).
-    `labeled=False` lets pass items without a label, as those of PQA-U: their label is "".
+    `demo:` (901 real items, no long answers) or `hf:REPO[:CONFIG]` (CONFIG = pqa_labeled,
+    pqa_artificial or pqa_unlabeled; REPO may be a local folder of that form). What `artificial`
+    wrote comes with `source` and `rule`. `labeled=False` is for PQA-U: every label is "", and an
+    item that has one is refused, as an item without one is by default.
     Raises FileNotFoundError without such a file, ValueError for a broken item, naming its PMID.
 
     >>> load("sample:").num_rows
@@ -53,7 +57,9 @@ def load(address: str | Path, labeled: bool = True) -> Dataset:
         sample = demo.DATA / "sample" / "questions.json"
         official = load_official(sample if str(address) == "sample:" else address)
         items = (_from_official(pmid, item) for pmid, item in official.items())
-    return Dataset.from_list(list(_checked(items, address, labeled)), features=FEATURES)
+    found = list(_checked(items, address, ANSWERS if labeled else ("",)))
+    ruled = any("rule" in item for item in found)
+    return Dataset.from_list(found, features=RULED if ruled else FEATURES)
 
 
 def load_official(path: str | Path) -> dict[str, dict[str, Any]]:
@@ -187,7 +193,8 @@ def _from_official(pmid: str, item: dict[str, Any]) -> dict[str, Any]:
         "contexts": item.get("CONTEXTS"),
         "section_labels": item.get("LABELS") or [],
         "long_answer": item.get("LONG_ANSWER") or "",
-        "label": item.get("final_decision"),
+        "label": item.get("final_decision") or "",
+        **{name: item[name.upper()] for name in ("source", "rule") if name.upper() in item},
     }
 
 
@@ -198,33 +205,34 @@ def _from_hub(row: dict[str, Any]) -> dict[str, Any]:
         "contexts": row["context"]["contexts"],
         "section_labels": row["context"]["labels"],
         "long_answer": row["long_answer"],
-        "label": row.get("final_decision"),
+        "label": row.get("final_decision") or "",
     }
 
 
 def _checked(
-    items: Iterable[dict[str, Any]], address: str | Path, labeled: bool
+    items: Iterable[dict[str, Any]], address: str | Path, labels: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
     """The items, or ValueError at the first broken one."""
     seen: set[str] = set()
     for item in items:
-        if fault := _fault(item, seen, labeled):
+        if fault := _fault(item, seen, labels):
+            wanted = f"one of the labels {', '.join(labels)}" if any(labels) else "no label"
             raise ValueError(
-                f"An item of PubMedQA has a PMID of its own, a question, contexts and one of the "
-                f"labels {', '.join(ANSWERS)}; PMID {item['pmid']} of {address} has {fault}. "
-                "Correct the item or leave it out."
+                f"An item of PubMedQA has a PMID of its own, a question, contexts and {wanted}; "
+                f"PMID {item['pmid']} of {address} has {fault}. "
+                "Correct the item or leave it out; labeled=False is for PQA-U."
             )
         seen.add(item["pmid"])
-        yield item | {"label": item["label"] or ""}
+        yield item
 
 
-def _fault(item: dict[str, Any], seen: set[str], labeled: bool) -> str:
+def _fault(item: dict[str, Any], seen: set[str], labels: Sequence[str]) -> str:
     if item["pmid"] in seen:
         return "come before"
     if not (item["question"] or "").strip():
         return "no question"
     if not item["contexts"] or not all(text.strip() for text in item["contexts"]):
         return "an empty context"
-    if item["label"] not in ANSWERS and (labeled or item["label"]):
+    if item["label"] not in labels:
         return f"the label {item['label']!r}"
     return ""

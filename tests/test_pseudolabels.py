@@ -1,6 +1,7 @@
 """Labels by a model: what it answers is what is written, and an exam is never relabeled."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -10,12 +11,13 @@ from mediswift.runs import load_model, load_tokenizer
 
 @pytest.fixture(scope="module")
 def unlabeled(tmp_path_factory):
-    """Path of the synthetic questions under other PMIDs, all but the first without a label."""
+    """Path of the synthetic questions under other PMIDs, without labels, and with a rule."""
     items = json.loads((demo.DATA / "sample" / "questions.json").read_text(encoding="utf-8"))
-    (first, *rest) = items.items()
-    without = {k: {f: v for f, v in item.items() if f != "final_decision"} for k, item in rest}
+    for item in items.values():
+        item.update(RULE="sample", SOURCE="ours")
+        del item["final_decision"]
     path = tmp_path_factory.mktemp("u") / "pqau.json"
-    content = {f"x{pmid}": item for pmid, item in [first, *without.items()]}
+    content = {f"x{pmid}": item for pmid, item in items.items()}
     path.write_text(json.dumps(content), encoding="utf-8")
     return str(path)
 
@@ -32,6 +34,7 @@ def test_the_labels_are_what_the_model_answers(record, tuned, unlabeled, runs):
     found = pubmedqa.load(pseudolabels.path_of(record, runs))
     assert found["label"] == answers
     same = [name for name in items.column_names if name != "label"]
+    assert found.unique("rule") == ["sample"]
     assert found.select_columns(same).to_list() == items.select_columns(same).to_list()
 
 
@@ -39,7 +42,6 @@ def test_the_record_names_its_parent_and_counts(record, tuned):
     assert (record.kind, record.parent) == ("labels", tuned.id)
     found = record.metrics
     assert sum(found[f"labeled_{a}"] for a in pubmedqa.ANSWERS) == found["questions"] == 200
-    assert found["had_labels"] == 1 and found["agreed"] in (0, 1)
     assert 1 / 3 <= found["mean_probability"] <= 1
 
 
@@ -48,12 +50,15 @@ def test_a_second_call_finds_the_labels(record, tuned, unlabeled, runs, monkeypa
     assert pseudolabels.label(tuned.id, unlabeled, runs) == record
 
 
-def test_questions_of_an_exam_keep_their_labels(tuned, runs):
-    with pytest.raises(ValueError, match="questions of the exam keep their labels; 200 of sample:"):
-        pseudolabels.label(tuned.id, "sample:", runs)
+def test_questions_of_an_exam_keep_their_labels(tuned, unlabeled, runs, tmp_path):
+    items = json.loads(Path(unlabeled).read_text(encoding="utf-8"))
+    (_, item) = items.popitem()
+    path = tmp_path / "u.json"
+    path.write_text(json.dumps(items | {"21645374": item}), encoding="utf-8")  # of PubMedQA's test
+    with pytest.raises(ValueError, match="of the exam keep their labels; 1 of .* PMID 21645374"):
+        pseudolabels.label(tuned.id, str(path), runs)
 
 
-def test_questions_without_labels_are_no_exam(unlabeled):
-    with pytest.raises(ValueError, match="has the label None"):
-        questions.load(unlabeled)
-    assert questions.load(unlabeled, labeled=False)["label"].count("") == 199
+def test_questions_that_have_labels_are_not_labeled(tuned, record, runs):
+    with pytest.raises(ValueError, match="has the label '(yes|no|maybe)'"):
+        pseudolabels.label(tuned.id, pseudolabels.path_of(record, runs), runs)

@@ -158,7 +158,7 @@ def test_the_demo_address_reads_the_demo_items(monkeypatch):
     ("change", "fault"),
     [
         ({"final_decision": "perhaps"}, "the label 'perhaps'"),
-        ({"final_decision": None}, "the label None"),
+        ({"final_decision": None}, "the label ''"),
         ({"CONTEXTS": []}, "an empty context"),
         ({"CONTEXTS": ["We gave zinc.", " "]}, "an empty context"),
         ({"QUESTION": ""}, "no question"),
