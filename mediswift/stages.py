@@ -6,8 +6,8 @@ study trains every chain, each stage but the last on and off, with the same seed
 on the official test. Labels for PQA-U come from a teacher (Jin et al. 2019): the chain's other
 stages, trained to read the conclusion; with `teacher=""` from the stage before, as it is. What a
 stage is worth is a difference to the last stage alone, with two intervals, over seeds and over
-questions: neither holds the other's chance. Order, epochs and rates of BioGPT's stages were never
-published; ours are choices, and the record says which.
+questions: neither holds the other's chance, and both must leave out zero. Order, epochs and rates
+of BioGPT's stages were never published; ours are choices, and the record says which.
 """
 
 from __future__ import annotations
@@ -164,10 +164,16 @@ def told(record: Record) -> str:
             ends = [row["low"], row["high"], row["questions_low"], row["questions_high"]]
             text = ["?" if x is None else f"{100 * x:+.1f}" for x in ends]
             line += f"  {100 * row['difference']:+.1f} [{text[0]}, {text[1]}] over seeds, "
-            line += f"[{text[2]}, {text[3]}] over questions"
+            line += f"[{text[2]}, {text[3]}] over questions: {_verdict(row)}"
         lines.append(line)
     majority = record.metrics["rows"][0]["majority_accuracy"]
     return "\n".join([*lines, f"{'majority':10}{100 * majority:9.1f}"])
+
+
+def _verdict(row: dict[str, Any]) -> str:
+    pairs = [(row["low"], row["high"]), (row["questions_low"], row["questions_high"])]
+    clear = all(low is not None and low * high > 0 for low, high in pairs)
+    return "distinguishable" if clear else "not distinguishable"
 
 
 def _worth(chain: str, own: np.ndarray, first: np.ndarray) -> dict[str, Any]:

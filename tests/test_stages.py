@@ -107,6 +107,24 @@ def test_what_a_stage_is_worth_by_hand():
     assert stages.worth(lone)[1]["low"] is None
 
 
+@pytest.mark.parametrize(
+    ("ends", "verdict"),
+    [
+        ((0.1, 0.3, 0.1, 0.2), "distinguishable"),
+        ((-0.3, -0.1, -0.2, -0.1), "distinguishable"),
+        ((-0.1, 0.3, 0.1, 0.2), "not distinguishable"),
+        ((0.1, 0.3, 0.0, 0.2), "not distinguishable"),
+        ((None, None, 0.1, 0.2), "not distinguishable"),
+    ],
+)
+def test_both_intervals_must_leave_out_zero(ends, verdict, record):
+    first = {"chain": "L", "accuracy": 0.5, "seeds": 1}
+    names = ("low", "high", "questions_low", "questions_high")
+    row = first | {"chain": "A>L", "difference": 0.2} | dict(zip(names, ends, strict=True))
+    told = stages.told(replace(record, metrics=record.metrics | {"chains": [first, row]}))
+    assert told.splitlines()[2].endswith(f": {verdict}")
+
+
 def test_the_command_line_says_the_same(record, chosen, base, place, pretrained, capsys):
     words = ["stages", "--parent", pretrained.id, "--runs", str(place), "--labeled", "sample:"]
     words += ["--unlabeled", chosen[1].questions, "--epochs", "1", "1", "1", "--seeds", "1"]
