@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,12 @@ RECIPE = 1
 def classify(base: FinetuneConfig, seeds: Iterable[int], runs: str | Path = "runs") -> Record:
     """Record of the test of runs of `base`, one a seed, from runs that may be there already.
 
-    Raises ValueError when `base` is not about HoC.
+    Raises ValueError when `base` is not about HoC, or scikit-learn is not there.
     """
     if not base.questions.startswith("hoc:"):
         raise ValueError(f"HoC has an address hoc:PATH, got {base.questions!r}; name one.")
+    if not find_spec("sklearn"):  # before hours of training, not after
+        raise ValueError("The bag of words beside needs scikit-learn: pip install mediswift[book].")
     seeds = list(seeds)
     tuned = [finetune.finetune(replace(base, seed=seed), runs) for seed in seeds]
     items = hoc.load(base.questions)
@@ -68,7 +71,7 @@ def _test(
         tokenizer = load_tokenizer(run.id, folder.parent)
         report = hoc.evaluate(model, tokenizer, test, base.setting, max_length=limit)
         reports.append(replace(report, name=f"seed {seed}"))
-    baselines = [*hallmarks.constants(test, training), *_bag(test, training)]
+    baselines = [*hallmarks.constants(test, training), hallmarks.bag_of_words(test, training)]
     lines = [json.dumps({"name": r.name} | p) + "\n" for r in reports for p in r.predictions]
     records.write_text(folder / "predictions.jsonl", "".join(lines))
     record = Record(
@@ -87,14 +90,6 @@ def _test(
         env=machine.environment(),
     )
     records.write(record, folder)
-
-
-def _bag(test: Dataset, training: Dataset) -> list[Report]:
-    try:
-        return [hallmarks.bag_of_words(test, training)]
-    except ModuleNotFoundError as error:
-        print(f"no bag of words beside: {error}; install scikit-learn")
-        return []
 
 
 def _row(report: Report) -> dict[str, Any]:

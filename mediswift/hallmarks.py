@@ -178,7 +178,7 @@ def bag_of_words(documents: Any, training: Any) -> Report:
     """Report of a linear classifier on word counts, which a language model should beat.
 
     TF-IDF of words and pairs of words, and a logistic regression a hallmark, its classes balanced;
-    nothing is tuned. Datasets with the columns `pmid`, `text`, `labels`. Needs scikit-learn.
+    nothing is tuned. Datasets with the columns `pmid`, `text`, `labels`.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression

@@ -22,7 +22,7 @@ import torch
 from datasets import Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
-from mediswift.generate import greedy
+from mediswift.decoding import greedy
 from mediswift.hallmarks import EMPTY, LABELS, Report
 from mediswift.pubmedqa import Encoded, Rendered
 

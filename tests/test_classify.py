@@ -6,6 +6,8 @@ import tarfile
 
 import pytest
 
+pytest.importorskip("sklearn", reason="needs scikit-learn")
+
 from mediswift import classify, finetune, hoc
 from mediswift.__main__ import main
 from mediswift.hallmarks import LABELS
@@ -46,7 +48,7 @@ def test_a_record_holds_all_seeds_and_baselines(record, base, corpus, pretrained
     assert (record.kind, record.parent) == ("hoc", pretrained.id)
     assert [row["name"] for row in record.metrics["rows"]] == ["seed 0", "seed 1"]
     names = [row["name"] for row in record.metrics["baselines"]]
-    assert names[:3] == ["no label", "all labels", "commonest label"]
+    assert names == ["no label", "all labels", "commonest label", "bag of words"]
     n = len(hoc.split(hoc.load(corpus), "test"))
     assert {row["n"] for row in [*record.metrics["rows"], *record.metrics["baselines"]]} == {n}
 
@@ -75,3 +77,9 @@ def test_another_task_is_refused(pretrained, place):
     config = finetune.profile("tiny", parent=pretrained.id, questions="sample:")
     with pytest.raises(ValueError, match="HoC has an address hoc:PATH, got 'sample:'"):
         classify.classify(config, [0], place)
+
+
+def test_a_missing_library_is_named_before_training(base, place, monkeypatch):
+    monkeypatch.setattr(classify, "find_spec", lambda _: None)
+    with pytest.raises(ValueError, match="needs scikit-learn: pip install"):
+        classify.classify(base, [5], place)

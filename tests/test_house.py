@@ -17,7 +17,7 @@ HOUSE = Path(mediswift.__file__).parent
 FILES = sorted(path.stem for path in HOUSE.rglob("*.py"))
 FLOORS = [
     "__init__ blocks demo documents flops layouts medline metrics records schedule stats",
-    "batches checkpoints corpus generate hallmarks likelihood machine models native patterns "
+    "batches checkpoints corpus decoding hallmarks likelihood machine models native patterns "
     "questions tokens",
     "loss masks materials products prompts report",
     "engines",

@@ -5,8 +5,8 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from mediswift import models
+from mediswift.decoding import greedy
 from mediswift.flops import Shape
-from mediswift.generate import greedy
 from mediswift.prompts import SoftPrompt
 
 VOCABULARY = 40
