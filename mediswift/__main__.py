@@ -151,6 +151,35 @@ def _contest(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _tuning(arguments: argparse.Namespace, **chosen: object) -> object:
+    from mediswift.finetune import FinetuneConfig
+
+    names = ("parent", "virtual_tokens", "loss", "batch", "micro_batch", "lr", "max_length")
+    return FinetuneConfig(**{name: getattr(arguments, name) for name in names} | chosen)
+
+
+def _stages(arguments: argparse.Namespace) -> int:
+    from mediswift import stages
+
+    chosen = stages.pqa(
+        arguments.labeled, arguments.artificial, arguments.unlabeled, arguments.epochs
+    )
+    base = _tuning(arguments, questions=arguments.labeled, fold=arguments.fold)
+    seeds = range(arguments.seeds)
+    record = stages.study(chosen, base, seeds, arguments.teacher, arguments.runs)
+    print(stages.told(record), record.id, sep="\n")
+    return 0
+
+
+def _hoc(arguments: argparse.Namespace) -> int:
+    from mediswift import classify
+
+    base = _tuning(arguments, questions=arguments.data, setting="document", epochs=arguments.epochs)
+    record = classify.classify(base, range(arguments.seeds), arguments.runs)
+    print(classify.told(record), record.id, sep="\n")
+    return 0
+
+
 def _run(arguments: argparse.Namespace) -> int:
     from mediswift import runner
 
@@ -245,6 +274,18 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument("--sparsity", type=float, default=0.75)
     verb.add_argument("--seeds", type=int, default=3)
     verb.add_argument("--runs", type=Path, default=Path("runs"))
+    verb = _verb(verbs, "stages", _stages, "fine-tune in stages A, U, L, each on and off")
+    _tuning_words(verb)
+    verb.add_argument("--labeled", required=True, help="address of PQA-L, the last stage")
+    verb.add_argument("--artificial", default="", help="address of PQA-A")
+    verb.add_argument("--unlabeled", default="", help="address of PQA-U")
+    verb.add_argument("--epochs", nargs=3, type=int, default=[1, 1, 5], metavar=("A", "U", "L"))
+    verb.add_argument("--teacher", default="reasoning_free", help="setting in which U is labeled")
+    verb.add_argument("--fold", type=int, default=0)
+    verb = _verb(verbs, "hoc", _hoc, "fine-tune on HoC, and test beside the baselines")
+    _tuning_words(verb)
+    verb.add_argument("--data", required=True, help="hoc:PATH of the corpus, an archive")
+    verb.add_argument("--epochs", type=int, default=5)
     verb = _verb(verbs, "run", _run, "execute one notebook, strictly")
     verb.add_argument("notebook", type=Path)
     verb.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("N", "V"))
@@ -258,6 +299,18 @@ def make_parser() -> argparse.ArgumentParser:
         verb.add_argument("--cores", type=int, default=1, help="notebooks at a time")
     verb.add_argument("--picture", type=Path, help="also save the front page's figure as PNG here")
     return parser
+
+
+def _tuning_words(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--parent", required=True, help="id of the run to start from")
+    verb.add_argument("--seeds", type=int, default=3)
+    verb.add_argument("--virtual-tokens", type=int, default=0, help="length of the soft prompt")
+    verb.add_argument("--loss", choices=("target", "sequence"), default="target")
+    verb.add_argument("--batch", type=int, default=16)
+    verb.add_argument("--micro-batch", type=int, default=8)
+    verb.add_argument("--lr", type=float, default=1e-3)
+    verb.add_argument("--max-length", type=int, default=0, help="tokens; 0 = the model's limit")
+    verb.add_argument("--runs", type=Path, default=Path("runs"))
 
 
 def _verb(verbs: object, name: str, run: Callable, text: str) -> argparse.ArgumentParser:

@@ -194,7 +194,8 @@ def _from_official(pmid: str, item: dict[str, Any]) -> dict[str, Any]:
         "section_labels": item.get("LABELS") or [],
         "long_answer": item.get("LONG_ANSWER") or "",
         "label": item.get("final_decision") or "",
-        **({name: item[name.upper()] for name in ("source", "rule")} if "RULE" in item else {}),
+        # the synthetic sample says its source too, and was made by no rule
+        **({"source": item.get("SOURCE", ""), "rule": item["RULE"]} if "RULE" in item else {}),
     }
 
 

@@ -37,7 +37,7 @@ class Record:
 
     id: str
     kind: str
-    """corpus | pretrain | finetune | exam | bench | contest."""
+    """corpus | pretrain | finetune | labels | exam | bench | contest | stages | hoc."""
     params: dict[str, Any]
     """Everything the user chose."""
     metrics: dict[str, Any]

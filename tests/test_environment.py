@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 from mediswift.runner import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-IMPORTED_AS = {"yaml": "pyyaml"}
+IMPORTED_AS = {"yaml": "pyyaml", "sklearn": "scikit-learn"}
 TORCH = "2.13.0"
 
 

@@ -12,7 +12,7 @@ import torch
 from mediswift import demo, finetune, pubmedqa, records, sparse, train
 from mediswift.batches import IGNORED
 from mediswift.pretrain import PROFILES as SIZES
-from mediswift.runs import load_history, load_model, load_run, load_tokenizer
+from mediswift.runs import lineage, load_history, load_model, load_tokenizer
 from mediswift.schedule import indices_of
 
 
@@ -80,6 +80,36 @@ def test_a_soft_prompt_trains_with_the_model(config, copy, pretrained):
     assert not same(soft.model, load_model(pretrained.id, copy))
 
 
+def test_a_second_stage_starts_where_the_first_ended(config, copy, runs, pretrained):
+    first = finetune.finetune(replace(config, virtual_tokens=3), copy)
+    second = replace(config, parent=first.id, virtual_tokens=3, seed=1)
+    assert same(finetune.make_model(second, copy), load_model(first.id, copy))
+    record = finetune.finetune(second, copy)
+    assert record.parent == first.id
+    assert [r.id for r in lineage(record.id, copy)] == [pretrained.id, first.id, record.id]
+    assert not same(load_model(record.id, copy), load_model(first.id, copy))
+    assert finetune.find(replace(config, parent=""), [first], copy) == [record]
+
+
+def test_a_second_stage_keeps_the_masks_of_the_first(config, copy, pretrained):
+    first = finetune.finetune(replace(config, dense=False), copy)
+    second = finetune.finetune(replace(config, dense=False, parent=first.id), copy)
+    after, masks = load_model(second.id, copy), sparse.load_masks(copy / pretrained.id)
+    assert all(torch.equal(after.get_parameter(n) != 0, m) for n, m in masks.masks.items())
+    revived = finetune.finetune(config, copy)
+    with pytest.raises(ValueError, match="has none; it is dense"):
+        finetune.finetune(replace(config, dense=False, parent=revived.id), copy)
+
+
+@pytest.mark.parametrize(("words", "ids"), [("text: yes", 1), ("text: yes no", 2)])
+def test_a_soft_prompt_starts_from_a_text(config, runs, pretrained, words, ids):
+    config = replace(config, virtual_tokens=2, initialization=words)
+    soft, tokenizer = finetune.make_model(config, runs), load_tokenizer(pretrained.id, runs)
+    wanted = tokenizer(words[5:], add_special_tokens=False).input_ids
+    assert len(wanted) == ids
+    assert torch.equal(soft.prompt, soft.model.get_input_embeddings().weight[(wanted * 2)[:2]])
+
+
 # What it reads
 
 
@@ -129,8 +159,17 @@ def test_the_record_says_what_was_chosen_and_measured(runs, pretrained, tuned):
     assert low <= accuracy <= high
 
 
+def test_fields_that_came_later_leave_older_ids_alone(pretrained):
+    config = finetune.FinetuneConfig(parent="pretrain-x", questions="sample:")
+    # what the version without `part` and `initialization` called this run
+    assert (
+        finetune._run_id(config, pretrained, "items") == "finetune-tiny-s75-dense-seed0-8d87fc83db"
+    )
+
+
 CHANGES = {
-    "parent": "pretrain-other", "fold": 1, "setting": "question_only", "dense": False,
+    "parent": "pretrain-other", "part": "all", "initialization": "vocabulary",
+    "fold": 1, "setting": "question_only", "dense": False,
     "virtual_tokens": 5, "position": "before", "frozen": True, "loss": "sequence", "epochs": 3,
     "batch": 8, "micro_batch": 2, "lr": 2e-3, "precision": "bf16", "max_length": 256, "seed": 1,
 }  # fmt: skip
@@ -234,12 +273,22 @@ def test_a_missing_parent_is_named_beside_those_there_are(config, runs, pretrain
         finetune.finetune(replace(config, parent="pretrain-x"), runs)
 
 
-def test_a_parent_that_is_tuned_already_is_refused(config, runs, pretrained, tuned):
-    with pytest.raises(
-        ValueError, match=f"is of kind 'finetune'; its own parent is '{pretrained.id}'"
-    ):
-        finetune.finetune(replace(config, parent=tuned.id), runs)
-    assert load_run(tuned.id, runs) == tuned
+def test_a_parent_without_a_model_is_refused(config, copy, pretrained):
+    records.write(replace(pretrained, id="exam-x", kind="exam"), copy / "exam-x")
+    with pytest.raises(ValueError, match="a run with a model, exam-x is of kind 'exam'"):
+        finetune.finetune(replace(config, parent="exam-x"), copy)
+
+
+def test_a_soft_prompt_of_the_parent_is_not_replaced(config, copy):
+    parent = finetune.finetune(replace(config, virtual_tokens=3), copy)
+    for change in ({}, {"virtual_tokens": 2}, {"virtual_tokens": 3, "position": "before"}):
+        with pytest.raises(ValueError, match="has a soft prompt already, with .* 3, .*between"):
+            finetune.make_model(replace(config, parent=parent.id, **change), copy)
+
+
+def test_questions_of_an_exam_are_not_trained_on_as_a_whole(config, runs):
+    with pytest.raises(ValueError, match="part='all' would train on questions of the exam: 200"):
+        finetune.finetune(replace(config, part="all"), runs)
 
 
 def test_a_fold_without_dev_is_refused_before_training(config, copy, monkeypatch):
@@ -281,6 +330,7 @@ def test_a_length_above_the_positions_is_refused(config, copy, virtual_tokens):
     ("change", "message"),
     [
         ({"loss": "answer"}, "loss is one of target, sequence; got 'answer'"),
+        ({"part": "test"}, "part is one of train, all; got 'test'"),
         ({"frozen": True}, "leaves nothing to train with virtual_tokens=0"),
     ],
 )

@@ -17,15 +17,18 @@ HOUSE = Path(mediswift.__file__).parent
 FILES = sorted(path.stem for path in HOUSE.rglob("*.py"))
 FLOORS = [
     "__init__ blocks demo documents flops layouts medline metrics records schedule sections stats",
-    "batches checkpoints corpus likelihood machine models native patterns questions tagger tokens",
+    "batches checkpoints corpus decoding hallmarks likelihood machine models native patterns "
+    "questions tagger tokens",
     "loss masks materials products prompts report sheet statements",
     "engines evidence polarity",
     "artificial choice",
     "linear",
     "sparse",
     "pubmedqa runs train",
-    "examine finetune peers pretrain",
-    "bench contest",
+    "hoc",
+    "lessons",
+    "examine finetune peers pretrain pseudolabels",
+    "bench classify contest stages",
     "clock figures runner",
     "book",
     "__main__",

@@ -3,11 +3,18 @@
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
+from transformers import (
+    AutoModelForCausalLM,
+    BioGptConfig,
+    BioGptForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+)
 
 from mediswift import models, prompts
 from mediswift.flops import Shape
 from mediswift.prompts import SoftPrompt
+from mediswift.runs import load_model, load_tokenizer
 
 VOCABULARY = 40
 SOURCE, TARGET = [5, 6, 7, 8], [9, 10]
@@ -126,6 +133,143 @@ def test_the_seed_draws_the_vectors():
     one, same, other = (SoftPrompt(build(), 200, seed=seed).prompt for seed in (1, 1, 2))
     assert torch.equal(one, same) and not torch.equal(one, other)
     assert one.shape == (200, 16) and one.std().item() == pytest.approx(0.02, rel=0.05)
+
+
+LENGTHS = (1, 5, 9, 17)
+"""Those of BioGPT's table of prompt lengths; 0 is the model itself."""
+
+
+@both_positions
+@pytest.mark.parametrize("kind", ["biogpt", "gpt2"])
+def test_padding_on_the_left_changes_nothing(kind, position):
+    soft = SoftPrompt(build(kind), 3, position)
+    short, long = soft.assemble(SOURCE, TARGET), soft.assemble(SOURCE * 4, TARGET)
+    pads = len(long) - len(short)
+    ids = torch.tensor([[0] * pads + short, long])
+    mask = torch.tensor([[0] * pads + [1] * len(short), [1] * len(long)])
+    with torch.no_grad():
+        together = soft(input_ids=ids, attention_mask=mask).logits
+    assert torch.allclose(together[0, pads:], logits(soft, short)[0], atol=1e-6)
+    assert torch.allclose(together[1], logits(soft, long)[0], atol=1e-6)
+
+
+@both_positions
+@pytest.mark.parametrize("count", LENGTHS)
+def test_prompts_of_any_length_keep_the_logits_aligned(count, position):
+    soft = SoftPrompt(build(), count, position)
+    ids = soft.assemble(SOURCE, TARGET)
+    assert len(ids) == len(SOURCE) + count + len(TARGET)
+    assert logits(soft, ids).shape == (1, len(ids), VOCABULARY)
+
+
+def test_vectors_from_the_vocabulary_are_rows_of_it():
+    words = build().get_input_embeddings()
+    one, same, other = (prompts.initial_vectors(words, 9, "vocabulary", s) for s in (1, 1, 2))
+    assert torch.equal(one, same) and not torch.equal(one, other)
+    assert all((row == words.weight).all(dim=1).any() for row in one)
+
+
+@pytest.mark.parametrize(("count", "rows"), [(1, [7]), (2, [7, 8]), (5, [7, 8, 7, 8, 7])])
+def test_vectors_from_a_text_are_its_words_repeated_or_cut(count, rows):
+    words = build().get_input_embeddings()
+    found = prompts.initial_vectors(words, count, [7, 8], seed=0)
+    assert torch.equal(found, words.weight[rows])
+
+
+def test_a_prompt_that_starts_as_words_reads_as_those_words():
+    model = build()
+    soft = SoftPrompt(model, 3, initialization=[20, 21, 22])
+    found = logits(soft, soft.assemble(SOURCE, TARGET))
+    assert torch.equal(found, logits(model, [*SOURCE, 20, 21, 22, *TARGET]))
+
+
+def test_a_prompt_that_starts_as_words_leaves_them_alone():
+    soft = SoftPrompt(build(), 2, frozen=True, initialization=[7, 8])
+    before = soft.model.get_input_embeddings().weight.clone()
+    assert step(soft) == {"prompt"}
+    assert torch.equal(soft.model.get_input_embeddings().weight, before)
+
+
+def test_words_that_the_model_scales_are_scaled_in_the_prompt():
+    config = BioGptConfig(
+        vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=32, max_position_embeddings=32, scale_embedding=True,
+    )  # fmt: skip
+    words = BioGptForCausalLM(config).get_input_embeddings()
+    found = prompts.initial_vectors(words, 1, [7], seed=0)
+    assert torch.allclose(found[0], words.weight[7] * 4)  # sqrt(16)
+
+
+# Beside PEFT
+
+beside_peft = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+"""PEFT asks models for what transformers will drop."""
+
+
+@pytest.fixture
+def tuning():
+    """PEFT's prompt tuning, three virtual tokens before the source, around a model."""
+    peft = pytest.importorskip("peft", reason="needs peft, of the extra `test`")
+
+    def wrap(soft, kind):
+        chosen = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
+        theirs = peft.get_peft_model(build(kind), chosen).eval()
+        theirs.prompt_encoder["default"].embedding.weight.data.copy_(soft.prompt.data)
+        return theirs
+
+    return wrap
+
+
+@beside_peft
+@pytest.mark.parametrize("kind", ["biogpt", "gpt2"])
+def test_logits_equal_those_of_peft_where_it_is_right(tuning, kind):
+    soft = SoftPrompt(build(kind), 3, "before", seed=4)
+    rows = SOURCE + TARGET, SOURCE * 3 + TARGET
+    ours = logits(soft, *(soft.assemble(row, []) for row in rows))
+    theirs = logits(tuning(soft, kind), *rows)
+    for row, mine, peer in zip(rows, ours, theirs, strict=True):
+        assert torch.allclose(mine[: 3 + len(row)], peer[: 3 + len(row)], atol=1e-6)
+
+
+@beside_peft
+def test_logits_are_right_where_those_of_peft_are_wrong(tuning):
+    soft = SoftPrompt(build("gpt2"), 3, "before", seed=4)
+    theirs, row = tuning(soft, "gpt2"), SOURCE + TARGET
+    wanted = logits(soft, soft.assemble(row, []))[0, -1]
+    assert torch.allclose(logits(theirs, row)[0, -1], wanted, atol=1e-6)  # nothing padded
+    ids, mask = torch.tensor([[0] * 6 + row]), torch.tensor([[0] * 6 + [1] * len(row)])
+    virtual = torch.tensor([soft.assemble([], [])])
+    with torch.no_grad():
+        peer = theirs(input_ids=ids, attention_mask=mask).logits[0, -1]
+        padded = torch.cat([virtual, ids], dim=1)
+        mine = soft(padded, torch.cat([torch.ones_like(virtual), mask], dim=1)).logits[0, -1]
+    assert torch.allclose(mine, wanted, atol=1e-6)
+    assert (peer - wanted).abs().max() > 1e-3
+
+
+@beside_peft
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_a_text_starts_the_prompt_as_in_peft(tuning, count, pretrained, runs):
+    peft = pytest.importorskip("peft")
+    model = load_model(pretrained.id, runs)
+    text, folder = "the answer to", str(runs / pretrained.id / "model")
+    chosen = peft.PromptTuningConfig(
+        task_type="CAUSAL_LM", num_virtual_tokens=count, prompt_tuning_init="TEXT",
+        prompt_tuning_init_text=text, tokenizer_name_or_path=folder,
+    )  # fmt: skip
+    ids = load_tokenizer(pretrained.id, runs)(text).input_ids
+    ours = prompts.initial_vectors(model.get_input_embeddings(), count, ids, seed=0)
+    theirs = peft.get_peft_model(model, chosen).prompt_encoder["default"].embedding.weight
+    assert torch.equal(ours, theirs.detach())
+
+
+# What it refuses
+
+
+@pytest.mark.parametrize("initialization", ["zeros", [], ""])
+def test_an_initialization_that_is_none_is_refused(initialization):
+    with pytest.raises(ValueError, match="starts from random or vocabulary, or from the ids of"):
+        SoftPrompt(build(), 3, initialization=initialization)
 
 
 def test_errors_say_the_way_out(tmp_path):

@@ -1,0 +1,136 @@
+"""Stages: data in, chains of runs out, each the parent of the next, and what a stage is worth."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mediswift import demo, finetune, pseudolabels, stages, train
+from mediswift.__main__ import main
+from mediswift.runs import lineage, load_run
+
+
+def labels_of(run, place):
+    """Record of the labels that a run learned from."""
+    return load_run(Path(run.params["questions"]).parent.name, place)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, runs, pretrained):
+    """Folder of runs that holds the parent alone, and questions of two kinds beside it."""
+    folder = tmp_path_factory.mktemp("stages")
+    (folder / pretrained.id).symlink_to(runs / pretrained.id)
+    items = json.loads((demo.DATA / "sample" / "questions.json").read_text(encoding="utf-8"))
+    for kind, rows in (("a", list(items.items())[:60]), ("u", list(items.items())[60:120])):
+        drop = "final_decision" if kind == "u" else None
+        named = {kind + k: {f: v for f, v in i.items() if f != drop} for k, i in rows}
+        (folder / f"{kind}.json").write_text(json.dumps(named), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def chosen(place):
+    addresses = [str(place / f"{kind}.json") for kind in "au"]
+    return stages.pqa("sample:", *addresses, epochs=(1, 1, 1))
+
+
+@pytest.fixture(scope="module")
+def base(pretrained):
+    return finetune.profile(
+        "tiny", parent=pretrained.id, questions="sample:", batch=30, max_length=160
+    )
+
+
+@pytest.fixture(scope="module")
+def record(chosen, base, place):
+    """Study of U and L; A is costlier, and no other kind of stage."""
+    return stages.study(chosen[1:], base, [0], runs=place)
+
+
+def test_every_stage_is_on_and_off(record, pretrained):
+    rows, chains = record.metrics["rows"], record.metrics["chains"]
+    assert [row["chain"] for row in rows] == ["L", "U>L"]
+    assert len({row["run"] for row in rows}) == 2
+    assert [row["accuracy"] for row in rows] == [chain["accuracy"] for chain in chains]
+    assert (record.kind, record.parent) == ("stages", pretrained.id)
+
+
+def test_each_run_of_a_chain_starts_from_the_one_before(record, place):
+    line = lineage(record.metrics["rows"][1]["run"], place)
+    assert [run.kind for run in line] == ["pretrain", "finetune", "finetune"]
+    assert [run.params["part"] for run in line[1:]] == ["all", "train"]
+    assert line[1].params["questions"].endswith(pseudolabels.FILE)
+
+
+def test_the_teacher_has_the_other_stages_and_reads_the_conclusion(record, place, pretrained):
+    labels = labels_of(lineage(record.metrics["rows"][1]["run"], place)[1], place)
+    (first, teacher) = lineage(labels.parent, place)
+    assert first == pretrained
+    assert (teacher.params["setting"], teacher.params["part"]) == ("reasoning_free", "train")
+    assert labels.params["setting"] == "reasoning_free"
+
+
+def test_a_second_study_finds_all_its_runs(record, chosen, base, place, monkeypatch):
+    monkeypatch.setattr(train, "fit", None)
+    again = stages.study(chosen[1:], base, [0], runs=place)
+    assert (again.id, again.metrics) == (record.id, record.metrics)
+
+
+def test_the_stage_before_may_label(chosen, base, place):
+    prompted = replace(base, virtual_tokens=2, initialization="vocabulary")
+    made = stages.train(chosen[:2], prompted, "", place)
+    assert labels_of(made[1], place).parent == made[0].id == made[1].parent
+    # the soft prompt of the first stage is the second's
+    assert [run.params["initialization"] for run in made] == ["vocabulary", "random"]
+    assert [run.params["virtual_tokens"] for run in made] == [2, 2]
+    with pytest.raises(ValueError, match="from the stage before, and U>L has none; put one"):
+        stages.train(chosen[1:], base, "", place)
+
+
+def test_stages_without_an_address_are_left_out():
+    assert stages.name(stages.pqa("l.json")) == "L"
+    assert [stages.name(chain) for chain in stages.chains(stages.pqa("l.json"))] == ["L"]
+
+
+def test_what_a_stage_is_worth_by_hand():
+    correct = {
+        ("L", 0): [True, False, False, False], ("L", 1): [True, True, False, False],
+        ("A>L", 0): [True, True, True, False], ("A>L", 1): [True, True, True, True],
+    }  # fmt: skip
+    first, second = stages.worth(correct)
+    assert first == {"chain": "L", "accuracy": 0.375, "seeds": 2}
+    assert (second["accuracy"], second["difference"]) == (0.875, 0.5)
+    assert second["low"] == second["high"] == 0.5  # both seeds gain two of four
+    assert 0 <= second["questions_low"] < 0.5 < second["questions_high"] <= 1
+    lone = {key: value for key, value in correct.items() if key[1] == 0}
+    assert stages.worth(lone)[1]["low"] is None
+
+
+@pytest.mark.parametrize(
+    ("ends", "verdict"),
+    [
+        ((0.1, 0.3, 0.1, 0.2), "distinguishable"),
+        ((-0.3, -0.1, -0.2, -0.1), "distinguishable"),
+        ((-0.1, 0.3, 0.1, 0.2), "not distinguishable"),
+        ((0.1, 0.3, 0.0, 0.2), "not distinguishable"),
+        ((None, None, 0.1, 0.2), "not distinguishable"),
+    ],
+)
+def test_both_intervals_must_leave_out_zero(ends, verdict, record):
+    first = {"chain": "L", "accuracy": 0.5, "seeds": 1}
+    names = ("low", "high", "questions_low", "questions_high")
+    row = first | {"chain": "A>L", "difference": 0.2} | dict(zip(names, ends, strict=True))
+    told = stages.told(replace(record, metrics=record.metrics | {"chains": [first, row]}))
+    assert told.splitlines()[2].endswith(f": {verdict}")
+
+
+def test_the_command_line_says_the_same(record, chosen, base, place, pretrained, capsys):
+    words = ["stages", "--parent", pretrained.id, "--runs", str(place), "--labeled", "sample:"]
+    words += ["--unlabeled", chosen[1].questions, "--epochs", "1", "1", "1", "--seeds", "1"]
+    words += ["--batch", "30", "--micro-batch", "4", "--max-length", "160"]
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == record.id
+    assert lines[-5:-1] == stages.told(record).splitlines()
+    assert "majority" in lines[-2] and "over questions" in lines[-3]
