@@ -8,7 +8,6 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 
@@ -56,28 +55,47 @@ def _flops(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from transformers import AutoTokenizer
+    from mediswift import scoring
 
-    from mediswift import prompts, pubmedqa
-
-    questions = pubmedqa.load(arguments.data)
-    if arguments.split != "all":
-        questions = pubmedqa.split(questions, arguments.split, arguments.fold)
-    if arguments.limit:
-        questions = pubmedqa.limit(questions, arguments.limit, seed=0)
-    model = prompts.load(arguments.model).to(fastest_device())
-    tokenizer = AutoTokenizer.from_pretrained(
-        arguments.model, local_files_only=True, trust_remote_code=False
-    )
-    report = pubmedqa.evaluate(model, tokenizer, questions, arguments.setting)
+    names = [f.name for f in fields(scoring.ScoreConfig)]
+    config = scoring.ScoreConfig(**{name: getattr(arguments, name) for name in names})
+    report = scoring.score(config)
+    kept = scoring.keep(config, report, arguments.out) if arguments.out else None
     if arguments.json:
-        print(json.dumps(report.metrics()))
+        print(scoring.as_json([report]))
         return 0
     print(report)
-    if Path(arguments.data).is_file() and arguments.split == "test" and not arguments.limit:
-        with suppress(ValueError):  # only the official file knows what humans said
-            human = pubmedqa.humans(arguments.data, arguments.setting)
-            print(f"humans, on the same questions: {human.accuracy:.1%}")
+    found, missing = scoring.yardsticks(config)
+    for yardstick in found:
+        print(f"{yardstick.line()}\n  {report.name} - this: {report.difference(yardstick)}")
+    print(*missing, sep="\n", end="\n" if missing else "")
+    if kept:
+        print(f"kept in {kept}")
+    return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from mediswift import scoring
+
+    print(scoring.compare(arguments.one, arguments.other))
+    return 0
+
+
+def _summary(arguments: argparse.Namespace) -> int:
+    from mediswift import examine, folds
+
+    reports = [examine.read_report(folder) for folder in arguments.folders]
+    print(folds.pooled(reports) if arguments.pool else folds.summarize(reports))
+    return 0
+
+
+def _protocols(arguments: argparse.Namespace) -> int:
+    from mediswift import contestant, protocols, pubmedqa
+
+    model, tokenizer = contestant.load(arguments.model)
+    questions = pubmedqa.load(arguments.data)
+    table = protocols.compare(model.to(fastest_device()), tokenizer, questions, arguments.limit)
+    print(table.to_json(orient="index") if arguments.json else table.round(1).to_string())
     return 0
 
 
@@ -176,13 +194,23 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument("--sparsity", type=float, default=0.75)
     verb.add_argument("--json", action="store_true")
     verb = _verb(verbs, "evaluate", _evaluate, "score a Hugging Face causal LM on PubMedQA")
-    verb.add_argument("--model", type=Path, required=True, help="folder of model and tokenizer")
-    verb.add_argument("--data", required=True, help="path of ori_pqal.json, sample:, demo: or hf:")
+    _model_and_data(verb)
     verb.add_argument("--split", choices=("train", "dev", "test", "all"), default="test")
-    verb.add_argument("--fold", type=int, default=0)
+    verb.add_argument("--fold", default="0", help="0 to 9; all (with --split dev): all ten")
     verb.add_argument("--setting", default="reasoning_required")
-    verb.add_argument("--limit", type=int, default=0, help="stratified draw of so many questions")
-    verb.add_argument("--json", action="store_true")
+    verb.add_argument(
+        "--prior", default="none", help="none, content_free, marginal: correct for it"
+    )
+    verb.add_argument("--generate", action="store_true", help="read generated text, as BioGPT does")
+    verb.add_argument("--out", type=Path, help="folder that gets record and predictions")
+    verb = _verb(verbs, "compare", _compare, "two kept scores, question by question")
+    verb.add_argument("one", type=Path, help="folder that evaluate --out or chapter 6 made")
+    verb.add_argument("other", type=Path)
+    verb = _verb(verbs, "summary", _summary, "kept scores of several seeds or folds as one")
+    verb.add_argument("folders", type=Path, nargs="+")
+    verb.add_argument("--pool", action="store_true", help="each answered questions of its own")
+    verb = _verb(verbs, "protocols", _protocols, "one model under five protocols of PubMedQA")
+    _model_and_data(verb)
     verb = _verb(verbs, "bench", _bench, "seconds of a dense and of sparse training steps")
     verb.add_argument("--device", default="cpu", help="cpu or cuda")
     verb.add_argument("--sizes", nargs="+", default=["d512", "d1024"])
@@ -221,6 +249,13 @@ def make_parser() -> argparse.ArgumentParser:
         verb.add_argument("--cores", type=int, default=1, help="notebooks at a time")
     verb.add_argument("--picture", type=Path, help="also save the front page's figure as PNG here")
     return parser
+
+
+def _model_and_data(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--model", required=True, help="folder, or OWNER/NAME on the hub")
+    verb.add_argument("--data", required=True, help="path of ori_pqal.json, sample:, demo: or hf:")
+    verb.add_argument("--limit", type=int, default=0, help="stratified draw of so many questions")
+    verb.add_argument("--json", action="store_true")
 
 
 def _verb(verbs: object, name: str, run: Callable, text: str) -> argparse.ArgumentParser:

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-
 BATCH_TOKENS = {"cpu": 2048}
 """B x T of a batch by device: a CPU is fastest while a batch fits its cache."""
 MOST_BATCH_TOKENS = 16_384

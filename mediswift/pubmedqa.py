@@ -140,7 +140,7 @@ def humans(path: str | Path, setting: str = "reasoning_required") -> Report:
     test = official_split({pmid: item["final_decision"] for pmid, item in items.items()})["test"]
     pairs = [(pmid, items[pmid]["final_decision"], items[pmid][field]) for pmid in test]
     rows = [{"pmid": p, "label": label, "prediction": said} for p, label, said in pairs]
-    return Report(rows, setting, name="humans")
+    return Report(rows, setting, name="humans", baseline=True)
 
 
 def _head(question: Mapping[str, Any], setting: str) -> str:

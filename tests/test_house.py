@@ -16,16 +16,17 @@ import mediswift
 HOUSE = Path(mediswift.__file__).parent
 FILES = sorted(path.stem for path in HOUSE.rglob("*.py"))
 FLOORS = [
-    "__init__ blocks demo documents flops layouts medline metrics records schedule stats",
+    "__init__ blocks calibration demo documents flops layouts medline metrics records schedule stats",
     "batches checkpoints corpus likelihood machine models native patterns questions tokens",
     "loss masks materials products prompts report",
     "engines",
     "choice",
     "linear",
     "sparse",
-    "pubmedqa runs train",
-    "examine finetune peers pretrain",
-    "bench contest",
+    "contestant folds pubmedqa train",
+    "baselines generate priors runs",
+    "examine finetune peers pretrain protocols",
+    "bench contest harness scoring",
     "clock figures runner",
     "book",
     "__main__",

@@ -2,6 +2,8 @@
 
 from mediswift import protocols, pubmedqa, stats
 
+KEYS = {"source": "ours", "harness": "lm-eval"}
+
 
 def test(questions="demo:", **_):
     """{"test": rows} at the address `questions`: each with its prompts, `source` and `harness`."""
@@ -16,4 +18,4 @@ def macro_f1(pairs):
 
 
 def _prompts(row):
-    return {name: protocols.PROTOCOLS[name].prompt(row) for name in ("source", "harness")}
+    return {name: protocols.PROTOCOLS[key].prompt(row) for name, key in KEYS.items()}
