@@ -1,10 +1,10 @@
 """Beside lm-evaluation-harness, on one model and the same questions: equal scores, and the clock.
 
 Decisions: the harness is an optional peer (`pip install "mediswift[peers]"`), imported where it is
-used. Both sides get a loaded model, a loaded tokenizer and loaded questions; a side's time runs from
-the questions as text to the scores, in seconds of processor time, the sides in turns. The harness
-is given the batch size that serves it best among those named. Models are random, as weights do not
-change what a score costs; tokenizers are trained on real text, one in which each answer is a token
+used. Both sides get a loaded model, tokenizer and questions; a side's time runs from the questions
+as text to the scores, in seconds of processor time, the sides in turns. The harness is given the
+batch size that serves it best among those named. Models are random, as weights do not change what
+a score costs; tokenizers are trained on real text, one in which each answer is a token
 and one, ordinary, in which " maybe" may be several.
 
     python -m mediswift.harness --data ori_pqal.json --corpus ADDRESS --shapes 4x128 --out results
@@ -77,13 +77,14 @@ def race(
     rounds: int = 5,
     batch_sizes: Sequence[int] = BATCH_SIZES,
 ) -> list[dict[str, Any]]:
-    """Rows, one a model: documents per processor second of both, ratio with quartiles, agreement."""
-    return [
-        {"model": name, "parameters": models.non_embedding_parameters(model)}
-        | {"vocabulary": model.config.vocab_size}
-        | _race(model, tokenizer, questions, rounds, batch_sizes)
-        for name, (model, tokenizer) in pairs.items()
-    ]
+    """Rows, one a model: documents per processor second of both, their ratio, the agreement."""
+    rows = []
+    for name, (model, tokenizer) in pairs.items():
+        row = {"model": name, "parameters": models.non_embedding_parameters(model)}
+        row |= {"vocabulary": model.config.vocab_size}
+        rows.append(row | _race(model, tokenizer, questions, rounds, batch_sizes))
+        print(rows[-1], flush=True)
+    return rows
 
 
 def contestants(
@@ -135,7 +136,6 @@ def main(argv: list[str] | None = None) -> int:
     given = parser.parse_args(argv)
     questions = pubmedqa.split(pubmedqa.load(given.data), "test")
     rows = race(contestants(given.shapes, given.corpus), questions, given.rounds)
-    print(*rows, sep="\n")
     if given.out:
         kept = record(rows, questions, {"shapes": given.shapes, "rounds": given.rounds})
         print(records.write(kept, given.out / kept.id))
