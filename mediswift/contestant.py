@@ -58,9 +58,11 @@ def _check(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, place: st
 
 
 def _is_causal(model: torch.nn.Module) -> bool:
-    """Whether the first logits are the same with two endings; reads four tokens."""
+    """Whether the first logits are the same with two endings; reads four tokens twice."""
     device = next(model.parameters()).device
     endings = torch.tensor([[2, 3, 4, 5], [2, 3, 5, 4]], device=device)
     with evaluating(model):
         one, other = model(input_ids=endings).logits[:, :2].float()
-    return torch.allclose(one, other, atol=1e-3)
+    # Equal but for rounding, which is coarser in half precision
+    half = next(model.parameters()).dtype.itemsize < 4
+    return bool((one - other).abs().max() <= (1e-2 if half else 1e-5) * one.abs().max())

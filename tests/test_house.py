@@ -16,8 +16,9 @@ import mediswift
 HOUSE = Path(mediswift.__file__).parent
 FILES = sorted(path.stem for path in HOUSE.rglob("*.py"))
 FLOORS = [
-    "__init__ blocks calibration demo documents flops layouts medline metrics records schedule stats",
-    "batches checkpoints corpus likelihood machine models native patterns questions tokens",
+    "__init__ blocks demo documents flops layouts medline metrics records schedule stats",
+    "batches calibration checkpoints corpus likelihood machine models native patterns questions "
+    "tokens",
     "loss masks materials products prompts report",
     "engines",
     "choice",
