@@ -18,7 +18,7 @@ from mediswift.records import Record
 from mediswift.runs import load_model, load_run, load_tokenizer
 
 PREDICTIONS = "predictions.jsonl"
-RECIPE = 1
+RECIPE = 2
 """Raised whenever the same configuration would give other answers."""
 
 
@@ -84,6 +84,32 @@ def write_predictions(report: Report, folder: Path) -> Path:
 
 def load_report(record: Record, runs: str | Path = "runs", name: str = "model") -> Report:
     """Report of an examination, read back from its predictions."""
-    lines = (Path(runs) / record.id / PREDICTIONS).read_text(encoding="utf-8").splitlines()
-    predictions = [json.loads(line) for line in lines]
-    return Report(predictions, record.params["setting"], record.metrics["truncated"], name=name)
+    return read_report(Path(runs) / record.id, name)
+
+
+def read_report(folder: str | Path, name: str = "") -> Report:
+    """Report whose record and predictions lie in `folder`, named after it if `name` is "".
+
+    Raises FileNotFoundError for a folder without them, ValueError for a record that is no exam or
+    that counts other answers than there are.
+    """
+    folder = Path(folder)
+    missing = [f for f in ("record.json", PREDICTIONS) if not (folder / f).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"A kept score is a folder with record.json and {PREDICTIONS}, {folder} has no "
+            f"{missing[0]}; make one with `evaluate --out FOLDER` or by chapter 6."
+        )
+    record = records.load(folder / "record.json")
+    if record.kind != "exam":
+        raise ValueError(f"A score is kept as an exam, {folder} holds a record of {record.kind!r}.")
+    lines = (folder / PREDICTIONS).read_text(encoding="utf-8").splitlines()
+    cut = record.metrics["truncated"]
+    report = Report(
+        [json.loads(n) for n in lines], record.params["setting"], cut, name or record.id
+    )
+    if (report.n, report.accuracy) != (record.metrics["n"], record.metrics["accuracy"]):
+        raise ValueError(
+            f"Predictions and record of one exam agree, those in {folder} do not; make it again."
+        )
+    return report

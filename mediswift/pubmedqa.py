@@ -8,7 +8,7 @@ answer, so that two models can be compared question by question. Refused: an acc
 interval and the majority class beside it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,12 +71,13 @@ def encode(
     context's, is cut until the longest answer fits: a cut that knew the answer would tell it.
     Raises ValueError, naming the PMID, when question and answer alone are too long.
     """
-    rendered, front = render(question, setting), _front(tokenizer)
+    rendered, front = render(question, setting), front_ids(tokenizer)
     source = front + _ids(tokenizer, rendered.source)
-    target = _ids(tokenizer, rendered.target)
+    target = continuation_ids(tokenizer, rendered.target)
     if max_length is None:
         return Encoded(source, target, False)
-    room = max_length - max(len(_ids(tokenizer, f"{PHRASE} {answer}.")) for answer in ANSWERS)
+    longest = max(len(continuation_ids(tokenizer, f"{PHRASE} {a}.")) for a in ANSWERS)
+    room = max_length - longest
     least = len(front) + len(_ids(tokenizer, _head(question, setting)))
     if room < min(least, len(source)):
         raise ValueError(
@@ -91,7 +92,7 @@ def evaluate(
     tokenizer: PreTrainedTokenizerBase,
     questions: Dataset,
     setting: str = "reasoning_required",
-    batch_tokens: int = 8192,
+    batch_tokens: int | None = None,
     max_length: int | None = None,
 ) -> Report:
     """Report of a causal language model, or of a `prompts.SoftPrompt`, on `questions`.
@@ -100,17 +101,29 @@ def evaluate(
     `batch_tokens` bounds rows x length of a batch, `max_length` a row (default: the model's number
     of positions). Raises ValueError for a question that is too long by itself or scored NaN.
     """
-    join = getattr(model, "assemble", lambda source, target: [*source, *target])
+    room = positions(model, max_length)
+    phrase, answers = answer_ids(tokenizer)
+    encoded = [encode(tokenizer, question, setting, room) for question in questions]
+    prefixes = [list(joiner(model)(item.source, phrase)) for item in encoded]
+    scores = log_likelihoods(model, prefixes, answers, batch_tokens)
+    predictions = [prediction(*pair) for pair in zip(questions, scores, strict=True)]
+    return Report(predictions, setting, sum(item.truncated for item in encoded))
+
+
+def joiner(model: torch.nn.Module) -> Callable[[list[int], list[int]], list[int]]:
+    """How `model` puts source and target together: a soft prompt comes between or before."""
+    return getattr(model, "assemble", lambda source, target: [*source, *target])
+
+
+def positions(model: torch.nn.Module, max_length: int | None = None) -> int | None:
+    """Tokens of text that fit: `max_length`, or the model's positions, less virtual tokens.
+
+    None for a model without a bound.
+    """
     if max_length is None:
         max_length = getattr(model.config, "max_position_embeddings", None)
-    if max_length is not None:
-        max_length -= len(join([0], [0])) - 2  # virtual tokens take positions too
-    phrase, answers = _answer_ids(tokenizer)
-    encoded = [encode(tokenizer, question, setting, max_length) for question in questions]
-    prefixes = [list(join(item.source, phrase)) for item in encoded]
-    scores = log_likelihoods(model, prefixes, answers, batch_tokens)
-    predictions = [_prediction(*pair) for pair in zip(questions, scores, strict=True)]
-    return Report(predictions, setting, sum(item.truncated for item in encoded))
+    virtual = len(joiner(model)([0], [0])) - 2  # these take positions too
+    return None if max_length is None else max_length - virtual
 
 
 def humans(path: str | Path, setting: str = "reasoning_required") -> Report:
@@ -127,7 +140,7 @@ def humans(path: str | Path, setting: str = "reasoning_required") -> Report:
     test = official_split({pmid: item["final_decision"] for pmid, item in items.items()})["test"]
     pairs = [(pmid, items[pmid]["final_decision"], items[pmid][field]) for pmid in test]
     rows = [{"pmid": p, "label": label, "prediction": said} for p, label, said in pairs]
-    return Report(rows, setting, name="humans")
+    return Report(rows, setting, name="humans", baseline=True)
 
 
 def _head(question: Mapping[str, Any], setting: str) -> str:
@@ -153,27 +166,44 @@ def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False, verbose=False).input_ids
 
 
-def _front(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def continuation_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Ids of `text` where it goes on from other text.
+
+    SentencePiece puts a space before whatever it is given: tokenized alone, " yes" would have two.
+    """
+    before, whole = _ids(tokenizer, "."), _ids(tokenizer, f".{text}")
+    goes_on = whole[: len(before)] == before
+    return whole[len(before) :] if goes_on else _ids(tokenizer, text)
+
+
+def front_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The special tokens that the tokenizer puts in front of a text; what it puts behind is not."""
     text = tokenizer("a", return_special_tokens_mask=True)
     pairs = zip(text.input_ids, text.special_tokens_mask, strict=True)
     return [token for token, _ in takewhile(lambda pair: pair[1], pairs)]
 
 
-def _answer_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[list[int]]]:
-    """The phrase's token ids, and those of each answer after it, of one token or more."""
-    targets = [_ids(tokenizer, f"{PHRASE} {answer}") for answer in ANSWERS]
+def answer_ids(
+    tokenizer: PreTrainedTokenizerBase, phrase: str = PHRASE, answers: Sequence[str] = ANSWERS
+) -> tuple[list[int], list[list[int]]]:
+    """The phrase's token ids, and those of each answer after it, of one token or more.
+
+    What the answers share, such as a space, belongs to the phrase. Raises ValueError for a
+    tokenizer that cannot tell the answers apart.
+    """
+    targets = [continuation_ids(tokenizer, f"{phrase} {answer}") for answer in answers]
     shared = sum(1 for _ in takewhile(lambda t: len(set(t)) == 1, zip(*targets, strict=False)))
-    answers = [target[shared:] for target in targets]
-    if not all(answers):
+    rests = [target[shared:] for target in targets]
+    if not all(rests):
         raise ValueError(
-            f"A tokenizer must tell yes, no and maybe apart, this one gives {targets}; "
-            "train it on text that holds the words."
+            f"A tokenizer must tell {', '.join(answers[:-1])} and {answers[-1]} apart, this one "
+            f"gives {targets}; train it on text that holds the words."
         )
-    return targets[0][:shared], answers
+    return targets[0][:shared], rests
 
 
-def _prediction(question: Mapping[str, Any], scores: np.ndarray) -> dict[str, Any]:
+def prediction(question: Mapping[str, Any], scores: np.ndarray) -> dict[str, Any]:
+    """The likeliest answer to a question, with its PMID, label and scores in nats."""
     if np.isnan(scores).any():
         raise ValueError(
             f"A score is a number, PMID {question['pmid']} got {scores.tolist()}; "

@@ -104,6 +104,27 @@ def bootstrap(
     return _central([statistic(*(a[rows] for a in arrays)) for rows in draws], level)
 
 
+def crossed_bootstrap(
+    correct: Sequence[Sequence[bool]], seed: int = 0, resamples: int = 4000, level: float = 0.95
+) -> tuple[float, float]:
+    """(low, high), bootstrap interval of the mean accuracy of runs on the same questions.
+
+    `correct` is (runs, questions). Runs and questions are drawn with replacement, each for itself
+    (Owen 2007), so the interval holds for other seeds and for other questions; of one run, for
+    other questions only. Raises ValueError when rows differ in length or nothing is given.
+
+    >>> crossed_bootstrap([[True, True], [True, True]])
+    (1.0, 1.0)
+    """
+    _check_pairs(correct, correct)
+    for row in correct:
+        _check_pairs(correct[0], row)
+    shares, rng = np.array(correct, dtype=float), np.random.default_rng(seed)
+    runs, questions = shares.shape
+    kept = [rng.multinomial(n, np.full(n, 1 / n), size=resamples) / n for n in (runs, questions)]
+    return _central(np.einsum("br,rq,bq->b", kept[0], shares, kept[1], optimize=True), level)
+
+
 @dataclass(frozen=True)
 class Difference:
     """Accuracy of a minus that of b on the same n questions, in [-1, 1]; prints in points."""

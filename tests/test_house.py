@@ -16,21 +16,19 @@ import mediswift
 HOUSE = Path(mediswift.__file__).parent
 FILES = sorted(path.stem for path in HOUSE.rglob("*.py"))
 FLOORS = [
-    "__init__ blocks demo documents flops layouts medline metrics records schedule sections stats",
-    "batches checkpoints corpus decoding hallmarks likelihood machine models native patterns "
-    "questions tagger tokens",
-    "loss masks materials products prompts report sheet statements",
-    "engines evidence polarity",
-    "artificial choice",
-    "linear",
+    "__init__ batches blocks calibration checkpoints decoding demo documents figures flops "
+    "layouts likelihood medline metrics prompts records schedule sections stats",
+    "contestant corpus hallmarks loss machine models native patterns questions runner runs "
+    "sheet tagger tokens",
+    "book masks materials products report statements",
+    "engines evidence folds polarity pubmedqa",
+    "artificial baselines choice examine generate harness hoc priors pseudolabels",
+    "lessons linear peers protocols scoring",
     "sparse",
-    "pubmedqa runs train",
-    "hoc",
-    "lessons",
-    "examine finetune peers pretrain pseudolabels",
-    "bench classify contest stages",
-    "clock figures runner",
-    "book",
+    "train",
+    "bench finetune pretrain",
+    "classify clock contest stages",
+    "verbs",
     "__main__",
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names.split()}

@@ -41,7 +41,8 @@ def test_metrics_are_plain_json():
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
     assert metrics["confusion"] == [[5, 1, 0], [0, 2, 0], [0, 2, 0]]  # rows are true answers
     assert set(metrics) == {
-        *("accuracy", "low", "high", "macro_f1", "n", "truncated"),
+        *("accuracy", "low", "high", "macro_f1", "n", "truncated", "unanswered"),
+        *("macro_f1_low", "macro_f1_high"),
         *("majority_accuracy", "confusion"),
         *("recall_yes", "recall_no", "recall_maybe"),
     }
