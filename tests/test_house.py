@@ -16,11 +16,13 @@ import mediswift
 HOUSE = Path(mediswift.__file__).parent
 FILES = sorted(path.stem for path in HOUSE.rglob("*.py"))
 FLOORS = [
-    "__init__ blocks demo documents flops layouts medline metrics records schedule stats",
-    "batches checkpoints corpus likelihood machine models native patterns questions tokens",
-    "loss masks materials products prompts report",
-    "engines",
-    "choice",
+    "__init__ blocks demo documents flops layouts medline metrics records rows schedule"
+    " shingles stats",
+    "batches checkpoints contamination duplicates likelihood machine models native"
+    " patterns questions tokens",
+    "loss masks products prompts report selection",
+    "corpus engines",
+    "choice materials",
     "linear",
     "sparse",
     "pubmedqa runs train",
