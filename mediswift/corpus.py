@@ -1,27 +1,31 @@
-"""Documents to pre-train on: from an address to clean, unique text without exam questions' sources.
+"""Documents to pre-train on, from an address; held-out ones.
 
 Decisions. An address says in full where text comes from (`KINDS`); a wrong one is an error, never
 another source. Documents are a memory-mapped `datasets.Dataset`, so a corpus may be larger than
 memory. Its Arrow file lies in the cache folder under a name made of path, size and time of change:
-a changed file is never served stale. Text is cleaned once, while loading; later steps only select.
-The abstracts behind PubMedQA's 1,000 labeled questions never reach pre-training, nor do copies of
-those that are found with their PMID: a model must not be examined on what it has read.
+a changed file is never served stale. Text is cleaned once, while loading; later steps only select
+(see `selection`, whose functions are reached from here too).
 Refused: holding out by order or by a seed. A document's side follows from its PMID alone.
 """
 
 import difflib
 import hashlib
 import json
-import string
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from datasets import Dataset, DatasetDict, Features, Value, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
 from mediswift import demo, medline
+from mediswift.contamination import exam_pmids
 from mediswift.documents import TEXT_FIELDS, make_document, read_jsonl
+from mediswift.rows import fingerprint, keys, select
+from mediswift.selection import choose, prepare
+
+__all__ = ["KINDS", "exam_pmids", "fingerprint", "hold_out", "load", "parse_address"]
+__all__ += ["choose", "prepare"]
 
 KINDS = {
     "sample": "sample:",
@@ -35,9 +39,6 @@ FEATURES = Features(
 )
 SCHEMA = 1
 """Raise it whenever reading or cleaning changes, so that older Arrow files are not used again."""
-
-_BATCH = 1000
-_IGNORED = (string.punctuation + string.whitespace).encode()
 
 
 def load(address: str) -> Dataset:
@@ -90,75 +91,6 @@ def parse_address(address: str) -> tuple[str, str]:
     )
 
 
-def prepare(documents: Dataset) -> tuple[Dataset, dict[str, int]]:
-    """Documents fit for pre-training, and counts of what was `loaded` and what became of it.
-
-    `empty` + `contaminated` + `duplicates` + `kept` = `loaded`. Contaminated ones go first, so that
-    no copy can hide one. `kept_without_pmid` of the kept could not be checked by PMID.
-
-    Raises ValueError if none is kept.
-
-    >>> documents, counts = prepare(load("sample:"))
-    >>> counts["kept"] == len(documents)
-    True
-    """
-    full = drop_empty(documents)
-    safe = decontaminate(full)
-    kept = deduplicate(safe)
-    counts = {
-        "loaded": len(documents),
-        "empty": len(documents) - len(full),
-        "contaminated": len(full) - len(safe),
-        "duplicates": len(safe) - len(kept),
-        "kept": len(kept),
-        "kept_without_pmid": sum(not pmid for (pmid,) in _rows(kept, "pmid")),
-    }
-    if not kept:
-        raise ValueError(
-            f"pre-training needs documents; of these none is left: {counts}. Add some."
-        )
-    return kept, counts
-
-
-def drop_empty(documents: Dataset) -> Dataset:
-    """Documents that have an abstract or full text, in their order."""
-    return _select(documents, (bool(abstract) for (abstract,) in _rows(documents, "abstract")))
-
-
-def deduplicate(documents: Dataset) -> Dataset:
-    """The first document of each PMID and of each text.
-
-    Texts are equal if title and abstract are, but for capitals, spaces and punctuation.
-    """
-    pmids, texts = set(), set()
-
-    def is_new(pmid: str, text: bytes) -> bool:
-        new = pmid not in pmids and text not in texts
-        pmids.update({pmid} - {""})
-        texts.add(text)
-        return new
-
-    return _select(documents, (is_new(pmid, text) for pmid, text in _keys(documents)))
-
-
-def decontaminate(documents: Dataset, pmids: Iterable[str] | None = None) -> Dataset:
-    """Documents that are none of `pmids`, nor a copy of one; by default, of `exam_pmids()`.
-
-    A document without a PMID goes only if one with a PMID, and the same text, is here to tell.
-    """
-    banned = set(exam_pmids() if pmids is None else pmids)
-    marked = _select(documents, (pmid in banned for (pmid,) in _rows(documents, "pmid")))
-    texts = {text for _, text in _keys(marked)}
-    keys = _keys(documents)
-    return _select(documents, (pmid not in banned and text not in texts for pmid, text in keys))
-
-
-def exam_pmids() -> set[str]:
-    """PMIDs behind exam questions: PubMedQA's 1,000 labeled ones and our synthetic ones."""
-    files = (demo.DATA / "pubmedqa_labels.json", demo.DATA / "sample" / "questions.json")
-    return set().union(*(json.loads(file.read_text(encoding="utf-8")) for file in files))
-
-
 def hold_out(documents: Dataset, fraction: float = 0.02) -> tuple[Dataset, Dataset]:
     """Training and validation documents; the latter are about `fraction` of all.
 
@@ -169,28 +101,13 @@ def hold_out(documents: Dataset, fraction: float = 0.02) -> tuple[Dataset, Datas
     >>> set(train["pmid"]) & set(validation["pmid"])
     set()
     """
-    held = [zlib.crc32(pmid.encode() or text) < fraction * 2**32 for pmid, text in _keys(documents)]
+    held = [zlib.crc32(pmid.encode() or text) < fraction * 2**32 for pmid, text in keys(documents)]
     if not 0 < sum(held) < len(held):
         raise ValueError(
             f"both sides of a hold-out need documents; fraction={fraction} puts {sum(held)} of "
             f"{len(held)} into validation. Take another fraction, or more documents."
         )
-    return _select(documents, (not is_held for is_held in held)), _select(documents, held)
-
-
-def fingerprint(documents: Dataset) -> str:
-    """Sha256 of the content: equal for equal rows in equal order, wherever they came from.
-
-    The column `source` is left out: it may be no more than the name of a file.
-
-    >>> fingerprint(load("sample:")) == fingerprint(load("sample:"))
-    True
-    """
-    names = sorted(set(documents.column_names) - {"source"})
-    digest = hashlib.sha256(json.dumps(names).encode())
-    for row in _rows(documents, *names):
-        digest.update(json.dumps(row).encode())
-    return digest.hexdigest()
+    return select(documents, (not is_held for is_held in held)), select(documents, held)
 
 
 def _cache(address: str, read: Callable[[], Iterator[dict]], parts: list) -> Dataset:
@@ -254,20 +171,3 @@ def _load_hub(place: str) -> Dataset:
             f"{place} has {', '.join(rows.column_names)}. Rename one, or convert it to jsonl:PATH."
         )
     return rows
-
-
-def _select(documents: Dataset, keep: Iterable[bool]) -> Dataset:
-    return documents.select([index for index, is_kept in enumerate(keep) if is_kept])
-
-
-def _rows(documents: Dataset, *names: str) -> Iterator[tuple]:
-    """Rows of the named columns; by thousands underneath, so that memory stays flat."""
-    for batch in documents.select_columns(list(names)).iter(_BATCH):
-        yield from zip(*(batch[name] for name in names), strict=True)
-
-
-def _keys(documents: Dataset) -> Iterator[tuple[str, bytes]]:
-    """PMID of each document, and a digest of its text without capitals, spaces, punctuation."""
-    for pmid, title, abstract in _rows(documents, "pmid", "title", "abstract"):
-        letters = (title + abstract).casefold().encode().translate(None, delete=_IGNORED)
-        yield pmid, hashlib.blake2b(letters, digest_size=16).digest()

@@ -2,8 +2,8 @@
 again.
 
 Decisions: the id is a hash of the text itself, not of where it lay; validation documents are held
-out by PMID before anything is learned, the tokenizer included; PubMedQA's abstracts are gone by
-then, and how many went is in the record.
+out by PMID before anything is learned, the tokenizer included; PubMedQA's texts are gone by then,
+and how many went, by which rule, is in the record. Only who wants to measure them keeps them.
 """
 
 from __future__ import annotations
@@ -36,16 +36,28 @@ class Materials:
     record: Record
 
 
-def prepare(address: str, *, vocab_size: int, context: int, runs: str | Path = "runs") -> Materials:
+def prepare(
+    address: str,
+    *,
+    vocab_size: int,
+    context: int,
+    runs: str | Path = "runs",
+    keep_contaminated: bool = False,
+) -> Materials:
     """Materials of the corpus at `address`, made under `runs` or found there.
 
+    `keep_contaminated` leaves exam texts in, to measure what they are worth.
     Raises what `corpus.load` and `tokens.train_tokenizer` raise, and ValueError when the text does
     not fill a row to train on and one to validate on.
     """
     documents = corpus.load(address)
-    data = corpus.fingerprint(documents)[:12]
+    data, removed = corpus.fingerprint(documents)[:12], corpus.choose(documents, keep_contaminated)
     params = {"corpus": address, "vocab_size": vocab_size}
     determines = {"data": data, "vocab_size": vocab_size, "recipe": RECIPE}
+    if removed.digest:  # a corpus that is as it was keeps its name
+        determines["removed"] = removed.digest
+    if keep_contaminated:
+        params["keep_contaminated"] = determines["keep_contaminated"] = True
     name = records.run_id("corpus", f"{address.partition(':')[0]}-v{vocab_size}", determines)
     folder = Path(runs) / name
     with records.alone(folder):
@@ -75,7 +87,8 @@ def _make(documents: Dataset, folder: Path, draft: Record) -> None:
     # another tokenizer
     partial = folder.with_name(f".{folder.name}")
     shutil.rmtree(partial, ignore_errors=True)
-    clean, counts = corpus.prepare(documents)
+    keep_contaminated = draft.params.get("keep_contaminated", False)
+    clean, counts = corpus.prepare(documents, keep_contaminated)
     train, validation = corpus.hold_out(clean, HELD_OUT)
     tokenizer = tokens.train_tokenizer(texts(train), draft.params["vocab_size"])
     tokenizer.save_pretrained(partial / "tokenizer")

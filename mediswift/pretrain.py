@@ -60,6 +60,8 @@ class PretrainConfig:
     """How often to validate, evenly spread."""
     validation_rows: int = 0
     """Rows to validate on, the first of the held-out ones; 0 = all."""
+    keep_contaminated: bool = False
+    """Leave exam texts in what is read: only to measure what they are worth."""
 
     def __post_init__(self) -> None:
         """Refuse what could only fail later, after the corpus has been read."""
@@ -147,6 +149,7 @@ def load_materials(config: PretrainConfig, runs: str | Path = "runs") -> Materia
         vocab_size=config.shape.vocab_size,
         context=config.shape.context,
         runs=runs,
+        keep_contaminated=config.keep_contaminated,
     )
 
 
@@ -203,6 +206,8 @@ def _run_id(config: PretrainConfig, ingredients: Materials) -> str:
     label = f"{config.size}-s{100 * config.sparsity:g}-{config.pattern}-seed{config.seed}"
     # the text counts instead of its address, and engines differ in the last bits alone
     chosen = {k: v for k, v in asdict(config).items() if k not in ("corpus", "engine")}
+    if not config.keep_contaminated:  # the default is older than its name
+        del chosen["keep_contaminated"]
     data = [ingredients.train.fingerprint, ingredients.validation.fingerprint]
     determines = chosen | {"data": data, "recipe": RECIPE}
     return records.run_id("pretrain", label.replace(":", "of"), determines)

@@ -162,51 +162,6 @@ def test_a_missing_path_is_an_error(address):
         corpus.load(address)
 
 
-def test_prepare_counts_add_up():
-    exam = next(iter(json.loads((demo.DATA / "pubmedqa_labels.json").read_text())))
-    documents = make(
-        ("1", "A", "Text one."),
-        ("2", "B", ""),  # empty
-        ("8", "Q", "Exam text."),  # a copy of the exam's, before it
-        (exam, "Q", "Exam text."),
-        ("1", "A", "Revised."),  # the same PMID
-        ("3", "a", "TEXT  one"),  # the same text
-        ("", "C", "No PMID."),
-        ("", "D", "No PMID either."),
-    )
-    kept, counts = corpus.prepare(documents)
-    assert kept["title"][:] == ["A", "C", "D"]
-    assert counts == {
-        "loaded": 8,
-        "empty": 1,
-        "contaminated": 2,
-        "duplicates": 2,
-        "kept": 3,
-        "kept_without_pmid": 2,
-    }
-
-
-def test_prepare_refuses_to_keep_nothing():
-    with pytest.raises(ValueError, match="none is left: {'loaded': 1, 'empty': 1"):
-        corpus.prepare(make(("1", "A", "")))
-
-
-def test_no_exam_document_passes_in_any_order():
-    exam = sorted(corpus.exam_pmids())
-    assert sum(pmid.startswith("S") for pmid in exam) > 0
-    assert sum(pmid.isdigit() for pmid in exam) == 1000
-    documents = make(*((pmid, pmid, "Text.") for pmid in exam), ("1", "1", "Text."))
-    for rows in (documents, documents.shuffle(seed=0)):
-        assert corpus.decontaminate(rows)["pmid"][:] == ["1"]
-    assert len(corpus.decontaminate(documents, pmids=["1"])) == len(exam)
-
-
-def test_deduplicate_is_idempotent_and_keeps_order():
-    once = corpus.deduplicate(make(*((str(n % 7), "T", f"Text {n % 5}.") for n in range(40))))
-    assert once["pmid"][:] == ["0", "1", "2", "3", "4"]
-    assert corpus.deduplicate(once).to_list() == once.to_list()
-
-
 def test_hold_out_goes_by_pmid_alone():
     documents = make(*((str(n), "T", f"Text {n}.") for n in range(30_000_000, 30_005_000)))
     train, validation = corpus.hold_out(documents, fraction=0.1)

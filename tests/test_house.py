@@ -17,13 +17,13 @@ HOUSE = Path(mediswift.__file__).parent
 FILES = sorted(path.stem for path in HOUSE.rglob("*.py"))
 FLOORS = [
     "__init__ batches blocks calibration checkpoints decoding demo documents figures flops "
-    "layouts likelihood medline metrics prompts records schedule sections stats",
-    "contestant corpus hallmarks loss machine models native patterns questions runner runs "
-    "sheet tagger tokens",
-    "book masks materials products report statements",
-    "engines evidence folds polarity pubmedqa",
-    "artificial baselines choice examine generate harness hoc priors pseudolabels",
-    "lessons linear peers protocols scoring",
+    "layouts likelihood medline metrics prompts records rows schedule sections shingles stats",
+    "contamination contestant duplicates hallmarks loss machine models native patterns "
+    "questions runner runs sheet tagger tokens",
+    "book masks products report selection statements",
+    "corpus engines evidence folds polarity pubmedqa",
+    "artificial baselines choice examine generate hoc materials priors pseudolabels",
+    "harness lessons linear peers protocols scoring",
     "sparse",
     "train",
     "bench finetune pretrain",

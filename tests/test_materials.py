@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from mediswift import corpus, demo, materials, tokens
+from mediswift import corpus, demo, materials, records, tokens
 
 SIZES = {"vocab_size": 400, "context": 64}
 SAMPLE = demo.DATA / "sample" / "abstracts.jsonl"
@@ -122,6 +122,24 @@ def test_pubmedqas_own_abstracts_are_left_out_and_counted(tmp_path):
     assert found.record.metrics["contaminated"] == 1
     for rows in (found.train, found.validation):
         assert "Xylophones" not in found.tokenizer.decode(rows.tokens)
+
+
+def test_a_corpus_without_new_findings_keeps_its_old_id(made):
+    data = corpus.fingerprint(corpus.load("sample:"))[:12]
+    old = {"data": data, "vocab_size": 400, "recipe": materials.RECIPE}
+    assert made[1].record.id == records.run_id("corpus", "sample-v400", old)
+
+
+def test_what_is_removed_beyond_pmids_makes_another_id(tmp_path):
+    lines = SAMPLE.read_text(encoding="utf-8").splitlines()
+    twin = json.loads(lines[0]) | {"pmid": "T1", "title": "Another title"}
+    path = tmp_path / "twins.jsonl"
+    path.write_text("\n".join([*lines, json.dumps(twin)]), encoding="utf-8")
+    found = materials.prepare(f"jsonl:{path}", runs=tmp_path, **SIZES)
+    assert found.record.metrics["near_duplicates"] == 1
+    data = corpus.fingerprint(corpus.load(f"jsonl:{path}"))[:12]
+    old = {"data": data, "vocab_size": 400, "recipe": materials.RECIPE}
+    assert found.record.id != records.run_id("corpus", "jsonl-v400", old)
 
 
 def test_a_corpus_too_small_for_the_vocabulary_is_refused(tmp_path):

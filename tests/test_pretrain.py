@@ -100,6 +100,22 @@ def test_contaminated_documents_are_in_the_record(tmp_path):
     assert record.metrics["contaminated_documents_removed"] == 2
 
 
+def test_contaminated_documents_stay_only_when_asked_for(tmp_path):
+    pmid = next(iter(json.loads((demo.DATA / "pubmedqa_labels.json").read_text())))
+    leaked = {"pmid": pmid, "title": "Leaked", "abstract": "Xylophones heal. " * 30}
+    sample = (demo.DATA / "sample" / "abstracts.jsonl").read_text(encoding="utf-8")
+    path = tmp_path / "leaky.jsonl"
+    path.write_text(sample + json.dumps(leaked), encoding="utf-8")
+    clean = replace(TINY, corpus=f"jsonl:{path}")
+    leaky = replace(clean, keep_contaminated=True)
+    without, within = (pretrain.load_materials(config, tmp_path) for config in (clean, leaky))
+    assert without.record.id != within.record.id
+    assert within.record.metrics["contaminated_kept"] == 1
+    assert within.record.metrics["kept"] == without.record.metrics["kept"] + 1
+    assert "keep_contaminated" not in without.record.params
+    assert within.record.params["keep_contaminated"] is True
+
+
 def test_a_dense_run_starts_from_the_same_weights_and_has_no_masks(tmp_path):
     thin, whole = pretrain.make_model(TINY), pretrain.make_model(replace(TINY, sparsity=0.0))
     for name, mask in sparse.masks_of(thin).masks.items():
@@ -124,7 +140,7 @@ def test_a_few_rows_can_validate(runs, ingredients, tmp_path):
 CHANGES = {
     "size": "demo", "tokens": 30_720, "batch_tokens": 2_048, "lr": 1e-3, "micro_batch": 1,
     "sparsity": 0.5, "pattern": "1:4", "seed": 1, "warmup": 0.1, "precision": "bf16",
-    "validations": 4, "validation_rows": 2,
+    "validations": 4, "validation_rows": 2, "keep_contaminated": True,
 }  # fmt: skip
 
 
