@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 from datasets import Dataset
 
-from mediswift import corpus, evidence, polarity, records, sections, statements
+from mediswift import contamination, evidence, polarity, records, sections, statements
 from mediswift.questions import ANSWERS, RULED
 
 RULES = ("statement", "hedged", "effect", "trial", "question")
@@ -47,12 +47,14 @@ def build(
     of `questions.load`, and `source` and `rule`; a label nobody gave is "".
 
     >>> nouns = lambda words: ["NOUN|-"] * len(words)
+    >>> from mediswift import corpus
     >>> items, counts = build(corpus.load("sample:"), nouns)
     >>> counts["documents"]
     300
     """
-    safe, counts = corpus.decontaminate(documents), Counter(documents=len(documents))
-    counts["exam"] = len(documents) - len(safe)
+    gone = {finding.row for finding in contamination.find(documents)}
+    safe = documents.select([row for row in range(len(documents)) if row not in gone])
+    counts = Counter(documents=len(documents), exam=len(gone))
     asked, items = {_key(question) for question in exam}, []
     for document in safe:
         item = _item(document, tag, trials or {}, last_sentence, without_pmid)
