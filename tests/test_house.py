@@ -29,7 +29,7 @@ FLOORS = [
     "examine finetune peers pretrain protocols",
     "bench contest harness scoring",
     "clock figures runner",
-    "book",
+    "book exam_figures",
     "__main__",
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names.split()}
