@@ -57,9 +57,10 @@ def evaluate(arguments: argparse.Namespace) -> int:
         return 0
     print(report)
     found, missing = scoring.yardsticks(config)
-    for yardstick in found:
-        print(f"{yardstick.line()}\n  {report.name} - this: {report.difference(yardstick)}")
     print(*missing, sep="\n", end="\n" if missing else "")
+    for yardstick in found:
+        print(f"{report.name} - {yardstick.name}: {report.difference(yardstick)}")
+        print(f"{yardstick.name}, on the same questions: {yardstick.accuracy:.1%}")
     if kept:
         print(f"kept in {kept}")
     return 0

@@ -18,8 +18,8 @@ FILES = sorted(path.stem for path in HOUSE.rglob("*.py"))
 FLOORS = [
     "__init__ batches blocks calibration checkpoints decoding demo documents figures flops "
     "layouts likelihood medline metrics prompts records rows schedule sections shingles stats",
-    "contamination contestant duplicates hallmarks loss machine models native patterns "
-    "questions runner runs sheet tagger tokens",
+    "contamination contestant duplicates exam_figures hallmarks loss machine models native "
+    "patterns questions runner runs sheet tagger tokens",
     "book masks products report selection statements",
     "corpus engines evidence folds polarity pubmedqa",
     "artificial baselines choice examine generate hoc materials priors pseudolabels",

@@ -2,9 +2,10 @@
 
 import json
 
+import numpy as np
 import pytest
 
-from mediswift.report import Report
+from mediswift.report import Report, table
 
 
 def make_report(pairs, **fields):
@@ -60,3 +61,64 @@ def test_reports_on_other_questions_are_not_compared_and_none_is_no_report():
         make_report(PAIRS).difference(make_report(PAIRS[:8]))
     with pytest.raises(ValueError, match="got none"):
         make_report([])
+
+
+def with_scores(report, name="model"):
+    """The same answers, each at a probability of 0.8."""
+    others = np.log(0.1)
+    rows = [
+        row
+        | {
+            "scores": dict.fromkeys(("yes", "no", "maybe"), others)
+            | {row["prediction"]: np.log(0.8)}
+        }
+        for row in report.predictions
+    ]
+    return Report(rows, report.setting, name=name)
+
+
+def test_settings_are_never_mixed_but_a_yardstick_may_stand_beside():
+    ours, rows = make_report(PAIRS), make_report(PAIRS).predictions
+    blind = Report(rows, "question_only", name="question only")
+    for mix in (lambda: ours.difference(blind), lambda: table([ours, blind])):
+        with pytest.raises(ValueError, match="never mixed, got question_only, reasoning_required"):
+            mix()
+    yardstick = Report(rows, "question_only", name="question only", baseline=True)
+    assert ours.difference(yardstick).difference == 0
+    assert list(table([ours, yardstick]).index) == ["model", "question only"]
+
+
+def test_a_table_is_in_percent_and_its_names_and_questions_are_one_set():
+    made = table([with_scores(make_report(PAIRS))])
+    assert made.loc["model", "accuracy"] == pytest.approx(70)
+    assert made.loc["model", "calibration_error"] == pytest.approx(10)
+    assert (
+        made.loc["model", "f1_low"] < made.loc["model", "macro_f1"] < made.loc["model", "f1_high"]
+    )
+    assert np.isnan(table([make_report(PAIRS)]).loc["model", "calibration_error"])
+    with pytest.raises(ValueError, match=r"\['model'\] twice"):
+        table([make_report(PAIRS)] * 2)
+    with pytest.raises(ValueError, match="in one only"):
+        table([make_report(PAIRS), make_report(PAIRS[:8], name="few")])
+
+
+def test_calibration_follows_from_the_scores():
+    report = with_scores(make_report(PAIRS))
+    assert report.confidence == pytest.approx([0.8] * 10)
+    assert report.calibration_error == pytest.approx(0.1)
+    assert report.metrics()["calibration_error"] == report.calibration_error
+    with pytest.raises(ValueError, match="model has answers only"):
+        make_report(PAIRS).confidence  # noqa: B018
+
+
+def test_bootstrap_agrees_with_wilson_where_both_hold():
+    report = make_report([("yes", "yes")] * 300 + [("no", "yes")] * 200)
+    assert report.bootstrap_interval == pytest.approx((report.low, report.high), abs=0.005)
+
+
+def test_no_answer_is_wrong_and_is_in_no_class():
+    report = make_report([("yes", "yes"), ("yes", ""), ("no", "no")])
+    assert (report.unanswered, report.accuracy) == (1, pytest.approx(2 / 3))
+    assert report.macro_f1 == pytest.approx((2 / 3 + 1) / 2)
+    assert report.confusion.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 0]]
+    assert "1 without an answer" in str(report)
