@@ -111,8 +111,8 @@ def _inspect_answer(text: str) -> str:
 
 PROTOCOLS = {
     "ours": Protocol(
-        "ours, BLURB's rows",
-        "Gu et al. 2021, table 1 (500 test questions, accuracy); BioGPT's wording",
+        "ours",
+        "the official 500 test questions, accuracy; BioGPT's wording",
         "test",
         _ours,
         ANSWERS,
