@@ -16,7 +16,7 @@ from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from mediswift import corpus, lessons, machine, records, sparse, train
+from mediswift import corpus, lessons, machine, pubmedqa, records, sparse, train
 from mediswift.batches import AnswerExamples
 from mediswift.lessons import Report
 from mediswift.prompts import SoftPrompt
@@ -210,7 +210,7 @@ def make_examples(
     limit = config.max_length or positions
     if limit > positions:
         raise ValueError(f"max_length is at most the model's {positions} positions; got {limit}")
-    join = getattr(model, "assemble", lambda source, target: source + target)
+    join = pubmedqa.joiner(model)
     task, sequences = lessons.task_of(config.questions), []
     for item in items:
         source, target, _ = task.encode(

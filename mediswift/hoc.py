@@ -13,7 +13,6 @@ import re
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mediswift.decoding import greedy
 from mediswift.hallmarks import EMPTY, LABELS, Report
-from mediswift.pubmedqa import Encoded, Rendered
+from mediswift.pubmedqa import Encoded, Rendered, front_ids, joiner, positions, text_ids
 
 PHRASE = " the type of this document is"
 SETTING = "document"
@@ -111,8 +110,8 @@ def encode(
     """
     _check(setting)
     rendered = render(document)
-    source = _front(tokenizer) + _ids(tokenizer, rendered.source)
-    target = _ids(tokenizer, rendered.target)
+    source = front_ids(tokenizer) + text_ids(tokenizer, rendered.source)
+    target = text_ids(tokenizer, rendered.target)
     if max_length is None:
         return Encoded(source, target, False)
     room = max_length - max(longest(tokenizer), len(target))
@@ -126,8 +125,8 @@ def encode(
 
 def longest(tokenizer: PreTrainedTokenizerBase) -> int:
     """Tokens of the longest answer of at most `MOST` names."""
-    by_length = sorted(LABELS, key=lambda label: len(_ids(tokenizer, f"|{label}")))
-    return len(_ids(tokenizer, _sentence(by_length[-MOST:])))
+    by_length = sorted(LABELS, key=lambda label: len(text_ids(tokenizer, f"|{label}")))
+    return len(text_ids(tokenizer, _sentence(by_length[-MOST:])))
 
 
 def evaluate(
@@ -143,15 +142,11 @@ def evaluate(
     `batch_tokens` bounds rows x length of a batch, `max_length` a row (default: the model's number
     of positions).
     """
-    join = getattr(model, "assemble", lambda source, target: [*source, *target])
-    if max_length is None:
-        max_length = getattr(model.config, "max_position_embeddings", None)
-    if max_length is not None:
-        max_length -= len(join([0], [0])) - 2  # virtual tokens take positions too
-    encoded = [encode(tokenizer, document, setting, max_length) for document in documents]
+    room = positions(model, max_length)
+    encoded = [encode(tokenizer, document, setting, room) for document in documents]
     written = greedy(
         model,
-        [list(join(item.source, [])) for item in encoded],
+        [list(joiner(model)(item.source, [])) for item in encoded],
         longest(tokenizer),
         lambda ids: "." in tokenizer.decode(ids[-1:]),
         batch_tokens,
@@ -238,13 +233,3 @@ def _tops(group: str) -> Iterator[str]:
     for mark in group.split("AND"):
         if name := mark.partition("--")[0].strip().lower().replace("null", ""):
             yield name
-
-
-def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    return tokenizer(text, add_special_tokens=False, verbose=False).input_ids
-
-
-def _front(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    text = tokenizer("a", return_special_tokens_mask=True)
-    pairs = zip(text.input_ids, text.special_tokens_mask, strict=True)
-    return [token for token, _ in takewhile(lambda pair: pair[1], pairs)]

@@ -15,7 +15,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from mediswift.likelihood import log_likelihoods
-from mediswift.pubmedqa import answer_ids, front_ids, joiner, render
+from mediswift.pubmedqa import answer_ids, front_ids, joiner, render, text_ids
 from mediswift.questions import ANSWERS
 from mediswift.report import Report
 
@@ -28,7 +28,7 @@ def content_free(
 ) -> np.ndarray:
     """Scores in nats, (3,), of the question that asks nothing about no text."""
     readable = "question_only" if setting == "question_only" else "reasoning_required"
-    words = tokenizer(render(EMPTY, readable).source, add_special_tokens=False).input_ids
+    words = text_ids(tokenizer, render(EMPTY, readable).source)
     phrase, answers = answer_ids(tokenizer)
     prefix = joiner(model)(front_ids(tokenizer) + words, phrase)
     return log_likelihoods(model, [prefix], answers)[0]

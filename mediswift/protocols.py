@@ -32,6 +32,7 @@ from mediswift.pubmedqa import (
     positions,
     prediction,
     render,
+    text_ids,
 )
 from mediswift.questions import ANSWERS
 from mediswift.report import Report
@@ -247,6 +248,5 @@ def _cut(
 ) -> tuple[list[int], list[int]]:
     """Ids of the prompt, its last `room`, and the phrase; special tokens are the tokenizer's own in
     front, as the harness has it."""
-    ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
-    ids = front_ids(tokenizer) + ids
+    ids = front_ids(tokenizer) + text_ids(tokenizer, text)
     return (ids if room is None else ids[-room:]), phrase

@@ -72,13 +72,13 @@ def encode(
     Raises ValueError, naming the PMID, when question and answer alone are too long.
     """
     rendered, front = render(question, setting), front_ids(tokenizer)
-    source = front + _ids(tokenizer, rendered.source)
+    source = front + text_ids(tokenizer, rendered.source)
     target = continuation_ids(tokenizer, rendered.target)
     if max_length is None:
         return Encoded(source, target, False)
     longest = max(len(continuation_ids(tokenizer, f"{PHRASE} {a}.")) for a in ANSWERS)
     room = max_length - longest
-    least = len(front) + len(_ids(tokenizer, _head(question, setting)))
+    least = len(front) + len(text_ids(tokenizer, _head(question, setting)))
     if room < min(least, len(source)):
         raise ValueError(
             f"Question and answer must fit into max_length={max_length}, PMID {question['pmid']} "
@@ -162,7 +162,8 @@ def _context(question: Mapping[str, Any], setting: str) -> str:
     return text if isinstance(text, str) else " ".join(text)
 
 
-def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Ids of `text` and of nothing around it."""
     return tokenizer(text, add_special_tokens=False, verbose=False).input_ids
 
 
@@ -171,9 +172,9 @@ def continuation_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]
 
     SentencePiece puts a space before whatever it is given: tokenized alone, " yes" would have two.
     """
-    before, whole = _ids(tokenizer, "."), _ids(tokenizer, f".{text}")
+    before, whole = text_ids(tokenizer, "."), text_ids(tokenizer, f".{text}")
     goes_on = whole[: len(before)] == before
-    return whole[len(before) :] if goes_on else _ids(tokenizer, text)
+    return whole[len(before) :] if goes_on else text_ids(tokenizer, text)
 
 
 def front_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
