@@ -16,18 +16,22 @@ import mediswift
 HOUSE = Path(mediswift.__file__).parent
 FILES = sorted(path.stem for path in HOUSE.rglob("*.py"))
 FLOORS = [
-    "__init__ batches blocks calibration checkpoints decoding demo documents figures flops "
-    "layouts likelihood medline metrics prompts records rows schedule sections shingles stats",
-    "contamination contestant duplicates exam_figures hallmarks loss machine models native "
-    "patterns questions runner runs sheet tagger tokens",
-    "book masks products report selection statements",
-    "corpus engines evidence folds polarity pubmedqa",
-    "artificial baselines choice examine generate hoc materials priors pseudolabels",
-    "harness lessons linear peers protocols scoring",
+    "__init__ blocks demo documents flops layouts medline metrics records rows schedule sections "
+    "shingles stats",
+    "batches calibration checkpoints contamination duplicates hallmarks likelihood machine models "
+    "native patterns questions tagger tokens",
+    "decoding loss masks products prompts report selection sheet statements",
+    "corpus engines evidence polarity",
+    "artificial choice materials",
+    "linear",
     "sparse",
-    "train",
-    "bench finetune pretrain",
-    "classify clock contest stages",
+    "contestant folds pubmedqa train",
+    "baselines generate hoc priors runs",
+    "lessons",
+    "examine finetune peers pretrain protocols pseudolabels",
+    "bench classify contest harness scoring stages",
+    "clock figures runner",
+    "book exam_figures",
     "verbs",
     "__main__",
 ]
