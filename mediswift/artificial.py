@@ -22,7 +22,7 @@ import pandas as pd
 from datasets import Dataset
 
 from mediswift import contamination, evidence, polarity, records, sections, statements
-from mediswift.questions import ANSWERS, RULED
+from mediswift.questions import ANSWERS, RULED, to_official
 
 RULES = ("statement", "hedged", "effect", "trial", "question")
 PARTS = ("artificial", "unlabeled")
@@ -85,7 +85,7 @@ def write(items: Iterable[Item], path: str | Path) -> Path:
     for item in items:
         if item["pmid"] in content:
             raise ValueError(f"a PMID stands once in a file; {item['pmid']} comes twice. Drop one.")
-        content[item["pmid"]] = _official(item)
+        content[item["pmid"]] = to_official(item)
     if not content:
         raise ValueError("a file of questions needs one or more; no document gave any.")
     return records.write_json(Path(path), content)
@@ -174,15 +174,3 @@ def _admit(item: Item, asked: set[str]) -> str:
 
 def _key(question: str) -> str:
     return re.sub(r"\W+", "", question.casefold())
-
-
-def _official(item: Item) -> Item:
-    named = {
-        "QUESTION": item["question"],
-        "CONTEXTS": item["contexts"],
-        "LABELS": item["section_labels"],
-        "LONG_ANSWER": item["long_answer"],
-        "SOURCE": item["source"],
-        "RULE": item["rule"],
-    }
-    return named | ({"final_decision": item["label"]} if item["label"] else {})

@@ -6,16 +6,15 @@ masks and positions say where it really is. So a row writes the same alone and i
 choice is between words of the vocabulary: virtual tokens are never written.
 """
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from mediswift.likelihood import evaluating, keeping
 
-@torch.no_grad()
+
 def greedy(
     model: torch.nn.Module,
     prefixes: Sequence[Sequence[int]],
@@ -35,13 +34,11 @@ def greedy(
             f"max_new_tokens={max_new_tokens} and a shortest prefix of {min(map(len, prefixes))}."
         )
     written: list[list[int]] = [[] for _ in prefixes]
-    was_training = model.training
-    model.eval()
-    for rows in _batches(prefixes, max_new_tokens, batch_tokens):
-        batch = [list(prefixes[i]) for i in rows]
-        for i, ids in zip(rows, _write(model, batch, max_new_tokens, done), strict=True):
-            written[i] = ids
-    model.train(was_training)
+    with evaluating(model):
+        for rows in _batches(prefixes, max_new_tokens, batch_tokens):
+            batch = [list(prefixes[i]) for i in rows]
+            for i, ids in zip(rows, _write(model, batch, max_new_tokens, done), strict=True):
+                written[i] = ids
     return written
 
 
@@ -67,7 +64,7 @@ def _write(
     ids = pad_sequence([torch.tensor(row) for row in batch], batch_first=True).to(device)  # (B, T)
     positions = torch.arange(ids.shape[1], device=device).expand_as(ids)
     mask = (positions < lengths[:, None]).long()
-    keep = _keep(model, ids.shape[1] - int(lengths.min()) + 1)
+    keep = keeping(model, ids.shape[1] - int(lengths.min()) + 1)
     output = model(ids, attention_mask=mask, position_ids=positions, use_cache=True, **keep)
     ends = lengths - ids.shape[1] - 1  # from the end, where logits may be all that is left
     best = output.logits[torch.arange(len(batch)), ends].argmax(-1)  # (B,)
@@ -87,12 +84,6 @@ def _write(
         )
         best = output.logits[:, -1].argmax(-1)
     return written
-
-
-def _keep(model: torch.nn.Module, count: int) -> dict[str, Any]:
-    # With a large vocabulary the logits of all positions are most of the memory
-    can = "logits_to_keep" in inspect.signature(model.forward).parameters
-    return {"logits_to_keep": count} if can else {}
 
 
 def _take(

@@ -46,7 +46,7 @@ def summarize(reports: Sequence[Report]) -> Summary:
         raise ValueError("A summary needs one run or more, got none; name their folders.")
     same_setting(reports)
     for report in reports[1:]:
-        reports[0].difference(report)  # the same questions, or an error
+        reports[0].same_questions(report)
     pmids = list(reports[0].correct)
     correct = [[report.correct[pmid] for pmid in pmids] for report in reports]
     accuracy = stats.over_seeds([report.accuracy for report in reports])

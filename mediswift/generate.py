@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from mediswift.likelihood import evaluating
 from mediswift.pubmedqa import PHRASE, encode, joiner, positions
 from mediswift.questions import ANSWERS
-from mediswift.report import Report
+from mediswift.report import Report, same_setting
 
 SENTENCE = re.compile(rf"{PHRASE.strip()} ({'|'.join(ANSWERS)})\b", re.IGNORECASE)
 BATCH = 16
@@ -73,7 +73,8 @@ def greedy(
 
 def disagreement(one: Report, other: Report) -> float:
     """Share of the questions that two reports answer differently, in [0, 1]."""
-    one.difference(other)  # the same questions, or an error
+    same_setting([one, other])
+    one.same_questions(other)
     theirs = {row["pmid"]: row["prediction"] for row in other.predictions}
     return sum(row["prediction"] != theirs[row["pmid"]] for row in one.predictions) / one.n
 

@@ -114,14 +114,18 @@ def _log_probabilities(model: torch.nn.Module, batch: list[_Row]) -> list[float]
 
 
 def _last_logits(model: torch.nn.Module, ids: torch.Tensor, keep: int) -> torch.Tensor:
-    """Logits (B, keep, V) of the last positions.
+    """Logits (B, keep, V) of the last positions."""
+    return model(input_ids=ids, attention_mask=None, **keeping(model, keep)).logits[:, -keep:]
+
+
+def keeping(model: torch.nn.Module, count: int) -> dict[str, int]:
+    """Options by which `model` gives the logits of the last `count` positions only, if it can.
 
     Most models can leave out the others: a third of the time of a small one, and with a large
     vocabulary most of the memory.
     """
     can = "logits_to_keep" in inspect.signature(model.forward).parameters
-    options = {"logits_to_keep": keep} if can else {}
-    return model(input_ids=ids, attention_mask=None, **options).logits[:, -keep:]
+    return {"logits_to_keep": count} if can else {}
 
 
 @contextmanager

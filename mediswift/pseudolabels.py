@@ -12,7 +12,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from datasets import Dataset
 
 from mediswift import corpus, machine, pubmedqa, questions, records
@@ -61,7 +60,8 @@ def _label(labeler: Record, address: str, items: Dataset, folder: Path) -> None:
         max_length=labeler.params["max_length"] or None,
     )
     said = report.answers
-    content = {item["pmid"]: _official(item, y) for item, y in zip(items, said, strict=True)}
+    labeled = (item | {"label": y} for item, y in zip(items, said, strict=True))
+    content = {item["pmid"]: questions.to_official(item) for item in labeled}
     records.write_json(folder / FILE, content)
     record = Record(
         id=folder.name,
@@ -75,24 +75,11 @@ def _label(labeler: Record, address: str, items: Dataset, folder: Path) -> None:
     records.write(record, folder)
 
 
-def _official(item: dict[str, Any], answer: str) -> dict[str, Any]:
-    return {
-        "QUESTION": item["question"],
-        "CONTEXTS": item["contexts"],
-        "LABELS": item["section_labels"],
-        "LONG_ANSWER": item["long_answer"],
-        "final_decision": answer,
-        **{name.upper(): item[name] for name in ("source", "rule") if name in item},
-    }
-
-
 def _metrics(report: pubmedqa.Report) -> dict[str, Any]:
-    scores = np.array([[row["scores"][a] for a in pubmedqa.ANSWERS] for row in report.predictions])
-    odds = np.exp(scores - scores.max(1, keepdims=True))
     counts = {f"labeled_{a}": report.answers.count(a) for a in pubmedqa.ANSWERS}
     return {
         "questions": report.n,
         **counts,
-        "mean_probability": float((odds.max(1) / odds.sum(1)).mean()),
+        "mean_probability": float(report.confidence.mean()),
         "truncated": report.truncated,
     }

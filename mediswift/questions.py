@@ -199,6 +199,23 @@ def _from_official(pmid: str, item: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def to_official(item: Mapping[str, Any]) -> dict[str, Any]:
+    """An item of `load` under the official file's names; without a label, it has no decision.
+
+    >>> item = {"question": "Is it?", "contexts": ["We saw."], "section_labels": [], "label": "no"}
+    >>> to_official(item | {"long_answer": ""})["final_decision"]
+    'no'
+    """
+    named = {
+        "QUESTION": item["question"],
+        "CONTEXTS": item["contexts"],
+        "LABELS": item["section_labels"],
+        "LONG_ANSWER": item["long_answer"],
+    }
+    named |= {name.upper(): item[name] for name in ("source", "rule") if name in item}
+    return named | ({"final_decision": item["label"]} if item["label"] else {})
+
+
 def _from_hub(row: dict[str, Any]) -> dict[str, Any]:
     return {
         "pmid": str(row["pubid"]),

@@ -155,11 +155,12 @@ class Report:
         Raises ValueError when the two are not about the same PMIDs or not in the same setting.
         """
         same_setting([self, other])
-        self._same_questions(other)
+        self.same_questions(other)
         theirs = [other.correct[pmid] for pmid in self.correct]
         return stats.paired_difference(list(self.correct.values()), theirs)
 
-    def _same_questions(self, other: "Report") -> None:
+    def same_questions(self, other: "Report") -> None:
+        """Raise ValueError when the two are not about the same PMIDs."""
         if apart := self.correct.keys() ^ other.correct.keys():
             raise ValueError(
                 f"Two reports are compared on the same questions, {len(apart)} PMIDs such as "
@@ -225,7 +226,7 @@ def table(reports: Sequence[Report]) -> pd.DataFrame:
     """
     same_setting(reports)
     for report in reports[1:]:
-        reports[0]._same_questions(report)
+        reports[0].same_questions(report)
     if twice := [name for name, k in Counter(r.name for r in reports).items() if k > 1]:
         raise ValueError(f"Rows are told apart by name, got {twice} twice; rename one.")
     return pd.DataFrame({r.name: _row(r) for r in reports}).T.infer_objects()
