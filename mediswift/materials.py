@@ -51,11 +51,12 @@ def prepare(
     not fill a row to train on and one to validate on.
     """
     documents = corpus.load(address)
-    data, removed = corpus.fingerprint(documents)[:12], corpus.choose(documents, keep_contaminated)
+    chosen = corpus.choose(documents, keep_contaminated)
+    data = chosen.data[:12]
     params = {"corpus": address, "vocab_size": vocab_size}
     determines = {"data": data, "vocab_size": vocab_size, "recipe": RECIPE}
-    if removed.digest:  # a corpus that is as it was keeps its name
-        determines["removed"] = removed.digest
+    if chosen.digest:  # a corpus that is as it was keeps its name
+        determines["removed"] = chosen.digest
     if keep_contaminated:
         params["keep_contaminated"] = determines["keep_contaminated"] = True
     name = records.run_id("corpus", f"{address.partition(':')[0]}-v{vocab_size}", determines)

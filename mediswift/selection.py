@@ -35,6 +35,8 @@ VERSION = 1
 class Selection:
     """What was found in documents; all rows are theirs."""
 
+    data: str
+    """Fingerprint of the documents."""
     loaded: int
     keep_contaminated: bool
     empty: list[int]
@@ -103,18 +105,19 @@ def choose(documents: Dataset, keep_contaminated: bool = False) -> Selection:
 
     Raises ValueError if none is kept.
     """
-    determines = [VERSION, fingerprint(documents), keep_contaminated, _exam_digest()]
+    data = fingerprint(documents)
+    determines = [VERSION, data, keep_contaminated, _exam_digest()]
     key = hashlib.sha256(json.dumps(determines).encode()).hexdigest()[:32]
     path = demo.cache_dir() / "selections" / f"{key}.json"
     if not path.exists():
-        selection = _find(documents, keep_contaminated)
+        selection = _find(documents, data, keep_contaminated)
         if not selection.kept:
             raise ValueError(
                 "pre-training needs documents; of these none is left: "
                 f"{selection.counts}. Add some."
             )
         records.write_json(path, asdict(selection))
-    return _load(json.loads(path.read_text(encoding="utf-8")))
+    return _load(json.loads(path.read_text(encoding="utf-8")), data)
 
 
 def prepare(documents: Dataset, keep_contaminated: bool = False) -> tuple[Dataset, dict[str, int]]:
@@ -130,7 +133,7 @@ def prepare(documents: Dataset, keep_contaminated: bool = False) -> tuple[Datase
     return kept, selection.counts | {"kept_without_pmid": nameless}
 
 
-def _find(documents: Dataset, keep_contaminated: bool) -> Selection:
+def _find(documents: Dataset, data: str, keep_contaminated: bool) -> Selection:
     empty = [i for i, (text,) in enumerate(rows(documents, "abstract")) if not text]
     left = _without(range(len(documents)), empty)
     found = contamination.find(documents.select(left))
@@ -141,7 +144,7 @@ def _find(documents: Dataset, keep_contaminated: bool) -> Selection:
     left = _without(left, equal)
     pairs = duplicates.find_near(documents.select(left))
     near = [Pair(left[pair.gone], left[pair.stays], pair.similarity) for pair in pairs]
-    return Selection(len(documents), keep_contaminated, empty, contaminated, equal, near)
+    return Selection(data, len(documents), keep_contaminated, empty, contaminated, equal, near)
 
 
 def _without(places: Iterable[int], gone: Iterable[int]) -> list[int]:
@@ -149,8 +152,9 @@ def _without(places: Iterable[int], gone: Iterable[int]) -> list[int]:
     return [row for row in places if row not in gone]
 
 
-def _load(content: dict) -> Selection:
+def _load(content: dict, data: str) -> Selection:
     named = {
+        "data": data,
         "contaminated": [Finding(*each) for each in content["contaminated"]],
         "near_duplicates": [Pair(*each) for each in content["near_duplicates"]],
     }
