@@ -7,6 +7,7 @@ from mediswift import runner
 STUDY = Path(config["study"])
 JOBS = {job.name: job for job in runner.jobs(STUDY, Path(config["root"]))}
 LIBRARY = sorted(Path(runner.ROOT, "mediswift").glob("*.py"))
+RESULTS = sorted(Path(runner.ROOT, "results").rglob("*.json"))  # pages show records too
 FOLDER = Path("runs", "notebooks", STUDY.stem)
 
 
@@ -20,7 +21,7 @@ rule notebook:
         notebook=lambda wildcards: JOBS[wildcards.job].notebook,
         after=lambda wildcards: [FOLDER / path.name for path in JOBS[wildcards.job].after],
         library=LIBRARY,
-        published=Path(runner.ROOT, "results", "published.json"),
+        results=RESULTS,
     output:
         FOLDER / "{job}.ipynb",
     params:

@@ -1,6 +1,8 @@
 """Executing notebooks: strict about parameters, honest about failures, and never twice."""
 
 import os
+import subprocess
+import sys
 
 import nbformat
 import pytest
@@ -276,6 +278,16 @@ def test_a_study_goes_on_after_a_failure_and_skips_what_is_done(root, capfd):
     said = capfd.readouterr().out
     assert "two-seed0 took" in said
     assert "one-seed0" not in said
+
+
+def test_a_page_depends_on_every_record_that_it_may_show(root):
+    study = make_study(root)
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(runner.ROOT / "Snakefile")]
+    command += ["--directory", str(root), "--dry-run", "--nolock", "all"]
+    command += ["--config", f"study={study.resolve()}", f"root={root}"]
+    planned = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    shown = list((runner.ROOT / "results").rglob("*.json"))
+    assert len(shown) > 1 and all(str(path) in planned for path in shown)
 
 
 def test_data_is_fetched_before_the_first_notebook_needs_it(root, monkeypatch):
