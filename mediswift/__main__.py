@@ -100,6 +100,15 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument("--epochs", nargs=3, type=int, default=[1, 1, 5], metavar=("A", "U", "L"))
     verb.add_argument("--teacher", default="reasoning_free", help="setting in which U is labeled")
     verb.add_argument("--fold", type=int, default=0)
+    verb = _verb(doors, "ablate", verbs.ablate, "fine-tune with one choice varied, and test each")
+    _tuning_words(verb)
+    verb.add_argument("--labeled", required=True, help="address of PQA-L")
+    verb.add_argument(
+        "--vary", required=True, nargs="+", metavar=("FIELD", "VALUE"), help="as in FinetuneConfig"
+    )
+    verb.add_argument("--initialization", default="random", help="of the soft prompt")
+    verb.add_argument("--epochs", type=int, default=5)
+    verb.add_argument("--fold", type=int, default=0)
     verb = _verb(
         doors, "hoc", verbs.classify_hallmarks, "fine-tune on HoC, and test beside the baselines"
     )

@@ -176,7 +176,7 @@ def _tuning(arguments: argparse.Namespace, **chosen: object) -> object:
 
 def run_stages(arguments: argparse.Namespace) -> int:
     """Chains of fine-tuning stages."""
-    from mediswift import stages
+    from mediswift import ablation, stages
 
     chosen = stages.pqa(
         arguments.labeled, arguments.artificial, arguments.unlabeled, arguments.epochs
@@ -184,7 +184,24 @@ def run_stages(arguments: argparse.Namespace) -> int:
     base = _tuning(arguments, questions=arguments.labeled, fold=arguments.fold)
     seeds = range(arguments.seeds)
     record = stages.study(chosen, base, seeds, arguments.teacher, arguments.runs)
-    print(stages.told(record), record.id, sep="\n")
+    print(ablation.told(record, "chain"), record.id, sep="\n")
+    return 0
+
+
+def ablate(arguments: argparse.Namespace) -> int:
+    """One field of fine-tuning, varied."""
+    from mediswift import ablation
+
+    base = _tuning(
+        arguments,
+        questions=arguments.labeled,
+        epochs=arguments.epochs,
+        initialization=arguments.initialization,
+        fold=arguments.fold,
+    )
+    field, *values = arguments.vary
+    record = ablation.study(base, field, values, range(arguments.seeds), arguments.runs)
+    print(ablation.told(record), record.id, sep="\n")
     return 0
 
 

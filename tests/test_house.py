@@ -29,6 +29,7 @@ FLOORS = [
     "baselines generate hoc priors runs",
     "lessons",
     "examine finetune peers pretrain protocols pseudolabels",
+    "ablation",
     "bench classify contest harness scoring stages",
     "clock figures runner",
     "book exam_figures",

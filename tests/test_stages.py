@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mediswift import demo, finetune, pseudolabels, stages, train
+from mediswift import ablation, demo, finetune, pseudolabels, stages, train
 from mediswift.__main__ import main
 from mediswift.runs import lineage, load_run
 
@@ -93,38 +93,6 @@ def test_stages_without_an_address_are_left_out():
     assert [stages.name(chain) for chain in stages.chains(stages.pqa("l.json"))] == ["L"]
 
 
-def test_what_a_stage_is_worth_by_hand():
-    correct = {
-        ("L", 0): [True, False, False, False], ("L", 1): [True, True, False, False],
-        ("A>L", 0): [True, True, True, False], ("A>L", 1): [True, True, True, True],
-    }  # fmt: skip
-    first, second = stages.worth(correct)
-    assert first == {"chain": "L", "accuracy": 0.375, "seeds": 2}
-    assert (second["accuracy"], second["difference"]) == (0.875, 0.5)
-    assert second["low"] == second["high"] == 0.5  # both seeds gain two of four
-    assert 0 <= second["questions_low"] < 0.5 < second["questions_high"] <= 1
-    lone = {key: value for key, value in correct.items() if key[1] == 0}
-    assert stages.worth(lone)[1]["low"] is None
-
-
-@pytest.mark.parametrize(
-    ("ends", "verdict"),
-    [
-        ((0.1, 0.3, 0.1, 0.2), "distinguishable"),
-        ((-0.3, -0.1, -0.2, -0.1), "distinguishable"),
-        ((-0.1, 0.3, 0.1, 0.2), "not distinguishable"),
-        ((0.1, 0.3, 0.0, 0.2), "not distinguishable"),
-        ((None, None, 0.1, 0.2), "not distinguishable"),
-    ],
-)
-def test_both_intervals_must_leave_out_zero(ends, verdict, record):
-    first = {"chain": "L", "accuracy": 0.5, "seeds": 1}
-    names = ("low", "high", "questions_low", "questions_high")
-    row = first | {"chain": "A>L", "difference": 0.2} | dict(zip(names, ends, strict=True))
-    told = stages.told(replace(record, metrics=record.metrics | {"chains": [first, row]}))
-    assert told.splitlines()[2].endswith(f": {verdict}")
-
-
 def test_the_command_line_says_the_same(record, chosen, base, place, pretrained, capsys):
     words = ["stages", "--parent", pretrained.id, "--runs", str(place), "--labeled", "sample:"]
     words += ["--unlabeled", chosen[1].questions, "--epochs", "1", "1", "1", "--seeds", "1"]
@@ -132,5 +100,5 @@ def test_the_command_line_says_the_same(record, chosen, base, place, pretrained,
     assert main(words) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == record.id
-    assert lines[-5:-1] == stages.told(record).splitlines()
+    assert lines[-5:-1] == ablation.told(record, "chain").splitlines()
     assert "majority" in lines[-2] and "over questions" in lines[-3]

@@ -1,0 +1,182 @@
+"""One choice of fine-tuning, varied: what each of its values is worth on the official test.
+
+Decisions: variants share everything but one field and are trained with the same seeds, so that
+differences are taken seed by seed and question by question. What a variant is worth is a difference
+to the first one, with two intervals, over seeds and over questions: neither holds the other's
+chance, and both must leave out zero. Every number is that of an `examine` record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mediswift import examine, finetune, machine, records, stats
+from mediswift.examine import ExamConfig
+from mediswift.finetune import FinetuneConfig
+from mediswift.records import Record
+
+FIXED = ("seed", "questions", "fold")
+"""What all variants share: seeds are repetitions, and questions are what is compared on."""
+Found = dict[tuple[str, int], Record]
+"""Examination of each (variant, seed)."""
+
+
+def study(
+    base: FinetuneConfig,
+    field: str,
+    values: Sequence[Any],
+    seeds: Iterable[int],
+    runs: str | Path = "runs",
+) -> Record:
+    """Record of the test accuracy of `base` at each of the `values` of its `field`.
+
+    The first value is what the others are measured by; `base.seed` is replaced by each of `seeds`.
+    Raises ValueError for a field that is none or that variants share, and for fewer than two
+    values, before anything runs.
+    """
+    seeds, variants = list(seeds), vary(base, field, values)
+    found = {
+        (str(value), seed): exam_of(replace(variant, seed=seed), runs)
+        for value, variant in variants.items()
+        for seed in seeds
+    }
+    params = asdict(base) | {"field": field, "values": list(values), "seeds": seeds}
+    return keep("ablation", field.replace("_", "-"), "variant", found, params, runs)
+
+
+def vary(base: FinetuneConfig, field: str, values: Sequence[Any]) -> dict[Any, FinetuneConfig]:
+    """`base` with each of `values`, which may be text, in its `field`.
+
+    >>> base = FinetuneConfig(parent="pretrain-x", questions="demo:")
+    >>> [c.virtual_tokens for c in vary(base, "virtual_tokens", ["0", "9"]).values()]
+    [0, 9]
+    """
+    names = [f.name for f in fields(FinetuneConfig) if f.name not in FIXED]
+    if field not in names:
+        raise ValueError(f"what is varied is one of {', '.join(names)}; got {field!r}")
+    if len(set(values)) < max(2, len(values)):
+        raise ValueError(f"an ablation needs two different values or more; got {list(values)}")
+    kind = type(getattr(base, field))
+    return {v: replace(base, **{field: _typed(field, v, kind)}) for v in values}
+
+
+def exam_of(config: FinetuneConfig, runs: str | Path = "runs") -> Record:
+    """Record of the official test, taken by the run of `config`."""
+    run = finetune.finetune(config, runs)
+    exam = ExamConfig(parent=run.id, questions=config.questions, setting=config.setting)
+    return examine.examine(exam, runs)
+
+
+def keep(
+    kind: str,
+    label: str,
+    column: str,
+    found: Found,
+    params: dict[str, Any],
+    runs: str | Path,
+) -> Record:
+    """Record, of `kind`, of examinations that were `found`, written into `runs`.
+
+    Its metrics: `rows`, one an examination, and `{column}s`, one a variant: see `worth`.
+    """
+    rows = [_row(column, name, seed, exam) for (name, seed), exam in found.items()]
+    correct = {key: _correct(exam, runs) for key, exam in found.items()}
+    determines = {"parent": params["parent"], "exams": [row["exam"] for row in rows]}
+    record = Record(
+        id=records.run_id(kind, label, determines),
+        kind=kind,
+        params=params,
+        metrics={"rows": rows, f"{column}s": worth(correct, column)},
+        data_fingerprint=next(iter(found.values())).data_fingerprint,
+        parent=params["parent"],
+        env=machine.environment(),
+    )
+    records.write(record, Path(runs) / record.id)
+    return record
+
+
+def worth(
+    correct: dict[tuple[str, int], Sequence[bool]], column: str = "variant"
+) -> list[dict[str, Any]]:
+    """A row a variant: its accuracy, and how far it is above that of the first.
+
+    `correct`: for each (variant, seed) whether each question was answered truly, the questions in
+    one order. `low`, `high`: 95 % over seeds (Student's t), `None` for one seed; `questions_low`,
+    `questions_high`: 95 % over questions (bootstrap), each question's answers averaged over seeds.
+
+    >>> worth({("0", 0): [True, False], ("9", 0): [True, True]})[1]["difference"]
+    0.5
+    """
+    names = list(dict.fromkeys(name for name, _ in correct))
+    tables = {
+        n: np.array([v for (name, _), v in correct.items() if name == n], dtype=float)
+        for n in names
+    }  # (seeds, questions) each
+    return [{column: n} | _worth(tables[n], tables[names[0]]) for n in names]
+
+
+def told(record: Record, column: str = "variant") -> str:
+    """Table of a study, a line a variant, in percent and points."""
+    rows = record.metrics[f"{column}s"]
+    wide = max(len(column), *(len(row[column]) for row in rows)) + 2
+    lines = [f"{column:{wide}}{'accuracy':>9}  {'above ' + rows[0][column]}"]
+    for row in rows:
+        line = f"{row[column]:{wide}}{100 * row['accuracy']:9.1f}"
+        lines.append(line + (f"  {_difference(row)}" if "difference" in row else ""))
+    majority = record.metrics["rows"][0]["majority_accuracy"]
+    return "\n".join([*lines, f"{'majority':{wide}}{100 * majority:9.1f}"])
+
+
+def verdict(row: dict[str, Any]) -> str:
+    """Whether a variant can be told from the first one: both intervals must leave out zero."""
+    pairs = [(row["low"], row["high"]), (row["questions_low"], row["questions_high"])]
+    clear = all(low is not None and low * high > 0 for low, high in pairs)
+    return "distinguishable" if clear else "not distinguishable"
+
+
+def _difference(row: dict[str, Any]) -> str:
+    ends = [row["low"], row["high"], row["questions_low"], row["questions_high"]]
+    text = ["?" if x is None else f"{100 * x:+.1f}" for x in ends]
+    over = f"[{text[0]}, {text[1]}] over seeds, [{text[2]}, {text[3]}] over questions"
+    return f"{100 * row['difference']:+.1f} {over}: {verdict(row)}"
+
+
+def _worth(own: np.ndarray, first: np.ndarray) -> dict[str, Any]:
+    row = {"accuracy": float(own.mean()), "seeds": len(own)}
+    if own is first:
+        return row
+    over = stats.over_seeds(list(own.mean(1) - first.mean(1)))
+    ends = (over.low, over.high) if len(own) > 1 else (None, None)
+    low, high = stats.bootstrap(
+        lambda a, b: float(np.mean(a - b)), own.mean(0), first.mean(0), seed=0
+    )
+    return row | {
+        "difference": over.mean, "low": ends[0], "high": ends[1],
+        "questions_low": low, "questions_high": high,
+    }  # fmt: skip
+
+
+def _typed(field: str, value: Any, kind: type) -> Any:
+    """`value` as `kind`; words from a command line are text."""
+    if isinstance(value, kind):
+        return value
+    try:
+        return {"True": True, "False": False}[value] if kind is bool else kind(value)
+    except (KeyError, ValueError, TypeError) as error:
+        raise ValueError(f"{field} is of type {kind.__name__}; got {value!r}") from error
+
+
+def _row(column: str, name: str, seed: int, exam: Record) -> dict[str, Any]:
+    names = ("accuracy", "low", "high", "macro_f1", "n", "majority_accuracy")
+    kept = {metric: exam.metrics[metric] for metric in names}
+    return {column: name, "seed": seed, "run": exam.parent, "exam": exam.id} | kept
+
+
+def _correct(exam: Record, runs: str | Path) -> list[bool]:
+    report = examine.load_report(exam, runs)
+    return [report.correct[pmid] for pmid in sorted(report.correct)]
