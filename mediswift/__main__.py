@@ -81,17 +81,16 @@ def make_parser() -> argparse.ArgumentParser:
     verb = _verb(
         doors, "contest", verbs.hold_contest, "what each sparsity pattern costs in held-out loss"
     )
-    verb.add_argument("--corpus", required=True, help="address of the documents")
+    _training_words(verb)
     verb.add_argument("--patterns", nargs="+", required=True, help="dense, unstructured, 16x1 ...")
-    verb.add_argument("--size", choices=SIZES, default="mini")
-    verb.add_argument("--tokens", type=int, default=1_228_800)
-    verb.add_argument("--tuning-tokens", type=int, default=0, help="of the tuning; 0 = as many")
-    verb.add_argument("--batch-tokens", type=int, default=4_096)
-    verb.add_argument("--micro-batch", type=int, default=16)
-    verb.add_argument("--lr", type=float, default=4e-3, help="the first learning rate tried")
     verb.add_argument("--sparsity", type=float, default=0.75)
-    verb.add_argument("--seeds", type=int, default=3)
-    verb.add_argument("--runs", type=Path, default=Path("runs"))
+    verb = _verb(
+        doors, "scale", verbs.scale, "what each sparsity costs at equal tokens and at equal FLOPs"
+    )
+    _training_words(verb)
+    verb.add_argument("--sparsities", nargs="+", type=float, default=[0.0, 0.5, 0.75])
+    verb.add_argument("--pattern", default="unstructured")
+    verb.add_argument("--smaller", choices=SIZES, default="", help="size of a dense rival")
     verb = _verb(doors, "stages", verbs.run_stages, "fine-tune in stages A, U, L, each on and off")
     _tuning_words(verb)
     verb.add_argument("--labeled", required=True, help="address of PQA-L, the last stage")
@@ -128,6 +127,18 @@ def make_parser() -> argparse.ArgumentParser:
         verb.add_argument("--cores", type=int, default=1, help="notebooks at a time")
     verb.add_argument("--picture", type=Path, help="also save the front page's figure as PNG here")
     return parser
+
+
+def _training_words(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--corpus", required=True, help="address of the documents")
+    verb.add_argument("--size", choices=SIZES, default="mini")
+    verb.add_argument("--tokens", type=int, default=1_228_800)
+    verb.add_argument("--tuning-tokens", type=int, default=0, help="of the tuning; 0 = as many")
+    verb.add_argument("--batch-tokens", type=int, default=4_096)
+    verb.add_argument("--micro-batch", type=int, default=16)
+    verb.add_argument("--lr", type=float, default=4e-3, help="the first learning rate tried")
+    verb.add_argument("--seeds", type=int, default=3)
+    verb.add_argument("--runs", type=Path, default=Path("runs"))
 
 
 def _tuning_words(verb: argparse.ArgumentParser) -> None:

@@ -43,7 +43,9 @@ def contest(
             parse(name).check(base.sparsity)
     rows, short = [], replace(base, tokens=tuning_tokens)
     for name in patterns:
-        rate = tuned(lambda lr, name=name: _loss(short, name, lr, seeds[0], runs), base.lr)
+        rate = tuned(
+            lambda lr, name=name: loss_of(_config(short, name, lr, seeds[0]), runs), base.lr
+        )
         rows += [_row(base, name, rate, seed, runs) for seed in seeds]
     params = asdict(base) | {
         "patterns": patterns, "seeds": seeds, "tuning_tokens": tuning_tokens,
@@ -73,6 +75,14 @@ def tuned(loss: Callable[[float], float], first: float) -> float:
         if not missing:
             return best
         found[missing[0]] = loss(missing[0])
+
+
+def loss_of(config: PretrainConfig, runs: str | Path = "runs") -> float:
+    """Held-out loss of a run in nats a token; infinite if it explodes: the rate is too high."""
+    try:
+        return pretrain(config, runs).metrics["validation_loss_nats"]
+    except FloatingPointError:
+        return math.inf
 
 
 def differences(record: Record, reference: str = REFERENCE) -> list[dict[str, Any]]:
@@ -106,14 +116,6 @@ def _config(base: PretrainConfig, name: str, lr: float, seed: int) -> PretrainCo
     if name == DENSE:
         return replace(base, sparsity=0.0, pattern=REFERENCE, lr=lr, seed=seed)
     return replace(base, pattern=name, lr=lr, seed=seed)
-
-
-def _loss(base: PretrainConfig, name: str, lr: float, seed: int, runs: str | Path) -> float:
-    try:
-        record = pretrain(_config(base, name, lr, seed), runs)
-    except FloatingPointError:  # the rate is too high
-        return math.inf
-    return record.metrics["validation_loss_nats"]
 
 
 def _row(base: PretrainConfig, name: str, lr: float, seed: int, runs: str | Path) -> dict[str, Any]:

@@ -20,6 +20,8 @@ from mediswift.flops import Shape
 SIZES: dict[str, Shape] = {
     "tiny": Shape(n_layer=2, n_embd=64, n_head=2, context=512, vocab_size=512),
     "demo": Shape(n_layer=4, n_embd=128, n_head=4, context=512, vocab_size=4_096),
+    "nano": Shape(n_layer=4, n_embd=64, n_head=2, context=256, vocab_size=2_048),
+    "micro": Shape(n_layer=4, n_embd=128, n_head=4, context=256, vocab_size=2_048),
     "mini": Shape(n_layer=4, n_embd=256, n_head=4, context=256, vocab_size=2_048),
     "small": Shape(n_layer=12, n_embd=640, n_head=10, context=1024, vocab_size=16_384),
     "med": Shape(n_layer=24, n_embd=1024, n_head=16),

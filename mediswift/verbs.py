@@ -141,22 +141,10 @@ def time_steps(arguments: argparse.Namespace) -> int:
 
 def hold_contest(arguments: argparse.Namespace) -> int:
     """Held-out loss of each sparsity pattern."""
-    from mediswift import contest, pretrain
+    from mediswift import contest
 
-    base = pretrain.PretrainConfig(
-        size=arguments.size,
-        corpus=arguments.corpus,
-        tokens=arguments.tokens,
-        batch_tokens=arguments.batch_tokens,
-        micro_batch=arguments.micro_batch,
-        lr=arguments.lr,
-        sparsity=arguments.sparsity,
-        warmup=0.1,
-        validations=1,
-        validation_rows=512,
-    )
     record = contest.contest(
-        base,
+        _training(arguments, sparsity=arguments.sparsity),
         arguments.patterns,
         range(arguments.seeds),
         arguments.tuning_tokens or arguments.tokens,
@@ -165,6 +153,31 @@ def hold_contest(arguments: argparse.Namespace) -> int:
     print(json.dumps(contest.differences(record), indent=1))
     print(record.id)
     return 0
+
+
+def scale(arguments: argparse.Namespace) -> int:
+    """Held-out bits of each sparsity, beside its dense rivals."""
+    from mediswift import scaling
+
+    record = scaling.study(
+        _training(arguments, pattern=arguments.pattern),
+        arguments.sparsities,
+        range(arguments.seeds),
+        arguments.tuning_tokens or arguments.tokens,
+        arguments.smaller,
+        arguments.runs,
+    )
+    print(scaling.told(record), record.id, sep="\n")
+    return 0
+
+
+def _training(arguments: argparse.Namespace, **chosen: object) -> object:
+    from mediswift.pretrain import PretrainConfig
+
+    names = ("size", "corpus", "tokens", "batch_tokens", "micro_batch", "lr")
+    own = {name: getattr(arguments, name) for name in names}
+    fixed = {"warmup": 0.1, "validations": 1, "validation_rows": 512}
+    return PretrainConfig(**own, **fixed, **chosen)
 
 
 def _tuning(arguments: argparse.Namespace, **chosen: object) -> object:

@@ -31,7 +31,7 @@ FLOORS = [
     "examine finetune peers pretrain protocols pseudolabels",
     "ablation",
     "bench classify contest harness scoring stages",
-    "clock figures runner",
+    "clock figures runner scaling",
     "book exam_figures",
     "verbs",
     "__main__",

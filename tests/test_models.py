@@ -93,6 +93,7 @@ def test_a_saved_model_loads_with_nothing_of_ours(tmp_path):
 
 def test_an_unknown_size_names_the_known_ones():
     with pytest.raises(
-        ValueError, match="one of tiny, demo, mini, small, med, large, xl; got 'medium'"
+        ValueError,
+        match="one of tiny, demo, nano, micro, mini, small, med, large, xl; got 'medium'",
     ):
         models.shape("medium")

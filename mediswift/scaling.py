@@ -1,0 +1,181 @@
+"""What sparsity costs in held-out bits, at equal tokens and at equal FLOPs, each at its own rate.
+
+Decisions: a sparse model wants another learning rate than a dense one, so each is tuned first, on
+one seed and fewer tokens (`contest.tuned`). At equal FLOPs a sparse model has two dense rivals: the
+same one with fewer tokens, its schedule shortened with them, and a smaller one with more. Seeds
+share the order of the text across all, so differences are taken seed by seed. FLOPs are
+theoretical; seconds are what this machine took. Every number is that of a `pretrain` record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from mediswift import flops, machine, models, records
+from mediswift.contest import loss_of, tuned
+from mediswift.pretrain import PretrainConfig, pretrain
+from mediswift.records import Record
+from mediswift.stats import over_seeds
+
+TOKENS = "equal tokens"
+EARLY = "dense, fewer tokens"
+SMALLER = "dense, smaller"
+FIGURES = "bits_per_byte validation_loss_nats theoretical_flops seconds tokens_trained".split()
+FIGURES += ["non_embedding_parameters", "trained_parameters"]
+
+
+def study(
+    base: PretrainConfig,
+    sparsities: Sequence[float],
+    seeds: Iterable[int],
+    tuning_tokens: int,
+    smaller: str = "",
+    runs: str | Path = "runs",
+) -> Record:
+    """Record of every sparsity at `base`'s size and tokens, and of its dense rivals.
+
+    `sparsities` must hold 0, what the others are measured by; `smaller` names a size of the same
+    context and vocabulary, "" leaves that rival out. `base.lr` is the first rate tried. Raises
+    ValueError for what could only fail later, before anything runs.
+    """
+    seeds, rows = list(seeds), []
+    _check(base, sparsities, smaller)
+    rates = Rates(base, tuning_tokens, seeds[0], runs)
+    for config, role, rival in entries(base, sparsities, smaller):
+        tuned_config = replace(config, lr=rates.best(config))
+        rows += [_row(replace(tuned_config, seed=seed), role, rival, runs) for seed in seeds]
+    params = asdict(base) | {
+        "sparsities": list(sparsities), "seeds": seeds, "tuning_tokens": tuning_tokens,
+        "smaller": smaller,
+    }  # fmt: skip
+    record = Record(
+        id=records.run_id("scaling", base.size, params | {"runs": [row["run"] for row in rows]}),
+        kind="scaling",
+        params=params,
+        metrics={"rows": rows, "tuning": rates.tried},
+        data_fingerprint=rows[0]["data"],
+        env=machine.environment(),
+    )
+    records.write(record, Path(runs) / record.id)
+    return record
+
+
+class Rates:
+    """Best learning rates, one a size and sparsity, found on a short run of one seed."""
+
+    def __init__(self, base: PretrainConfig, tokens: int, seed: int, runs: str | Path) -> None:
+        """Tune on `tokens` tokens, from the rate of `base` on."""
+        self.short = {"tokens": tokens, "seed": seed}
+        self.first, self.runs = base.lr, runs
+        self.tried: list[dict[str, Any]] = []
+        self.found: dict[tuple[str, float], float] = {}
+
+    def best(self, config: PretrainConfig) -> float:
+        """Rate for the size and sparsity of `config`."""
+        key = (config.size, config.sparsity)
+        if key not in self.found:
+            self.found[key] = tuned(lambda lr: self._loss(config, lr), self.first)
+        return self.found[key]
+
+    def _loss(self, config: PretrainConfig, lr: float) -> float:
+        loss = loss_of(replace(config, lr=lr, **self.short), self.runs)
+        self.tried.append(
+            {"size": config.size, "sparsity": config.sparsity, "lr": lr, "loss": loss}
+        )
+        return loss
+
+
+def entries(
+    base: PretrainConfig, sparsities: Sequence[float], smaller: str = ""
+) -> list[tuple[PretrainConfig, str, float]]:
+    """Configurations to run, each with its role and the sparsity whose rival it is.
+
+    >>> from mediswift.pretrain import profile
+    >>> [(c.sparsity, role) for c, role, _ in entries(profile("demo"), [0, 0.75])]
+    [(0.0, 'equal tokens'), (0.75, 'equal tokens'), (0.0, 'dense, fewer tokens')]
+    """
+    found = [(replace(base, sparsity=s), TOKENS, s) for s in sparsities]
+    for sparsity in filter(None, sparsities):
+        sizes = {EARLY: base.size, SMALLER: smaller}
+        found += [
+            (_rival(base, sparsity, size), role, sparsity) for role, size in sizes.items() if size
+        ]
+    return found
+
+
+def costs(record: Record, metric: str = "bits_per_byte") -> list[dict[str, Any]]:
+    """How much a sparse model is above each dense rival, seed by seed, with an interval.
+
+    Rows of size, sparsity, rival, `value` (the sparse model's own mean), `difference`, `low` and
+    `high` (95 %, Student's t over seeds); above zero, the sparse model is worse.
+    """
+    by_entry: dict[tuple, dict[int, float]] = {}
+    for row in record.metrics["rows"]:
+        key = (row["role"], row["rival_of"])
+        by_entry.setdefault(key, {})[row["seed"]] = row[metric]
+    lines = []
+    for sparsity in filter(None, record.params["sparsities"]):
+        own = by_entry[TOKENS, sparsity]
+        rivals = {TOKENS: by_entry[TOKENS, 0.0]}
+        rivals |= {r: by_entry[r, s] for r, s in by_entry if s == sparsity and r != TOKENS}
+        lines += [
+            {"size": record.params["size"], "sparsity": sparsity, "rival": role}
+            | _difference(own, theirs)
+            for role, theirs in rivals.items()
+        ]
+    return lines
+
+
+def told(record: Record) -> str:
+    """Table of `costs`, a line a sparsity and rival, in bits per byte."""
+    lines = [f"{'sparsity':>8} {'bits/byte':>9}  above"]
+    for row in costs(record):
+        line = f"{row['sparsity']:8.1%} {row['value']:9.3f}  {row['rival']:20}"
+        line += f"{row['difference']:+.3f}"
+        if row["low"] is not None:
+            line += f" [{row['low']:+.3f}, {row['high']:+.3f}]"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _difference(own: dict[int, float], theirs: dict[int, float]) -> dict[str, Any]:
+    above = over_seeds([value - theirs[seed] for seed, value in own.items()])
+    ends = {"low": above.low, "high": above.high} if len(own) > 1 else {"low": None, "high": None}
+    return {"value": sum(own.values()) / len(own), "difference": above.mean} | ends
+
+
+def _rival(base: PretrainConfig, sparsity: float, size: str) -> PretrainConfig:
+    """Dense configuration of `size` with the FLOPs of `base` at `sparsity`, in whole steps."""
+    budget = flops.training(base.shape, base.tokens, sparsity).total
+    step = flops.training(models.shape(size), base.batch_tokens).total
+    steps = max(1, round(budget / step))
+    return replace(base, size=size, sparsity=0.0, tokens=steps * base.batch_tokens)
+
+
+def _check(base: PretrainConfig, sparsities: Sequence[float], smaller: str) -> None:
+    if 0 not in sparsities or len(set(sparsities)) < len(sparsities):
+        raise ValueError(
+            f"sparsities are different ones, and 0 is what the others are measured by; got "
+            f"{list(sparsities)}"
+        )
+    for sparsity in sparsities:
+        replace(base, sparsity=sparsity)
+    if not smaller:
+        return
+    ours, theirs = base.shape, models.shape(smaller)
+    if (ours.context, ours.vocab_size) != (theirs.context, theirs.vocab_size):
+        raise ValueError(
+            f"rivals read the same rows: {smaller} has context {theirs.context} and vocabulary "
+            f"{theirs.vocab_size}, {base.size} {ours.context} and {ours.vocab_size}; take another"
+        )
+
+
+def _row(config: PretrainConfig, role: str, rival: float, runs: str | Path) -> dict[str, Any]:
+    record = pretrain(config, runs)
+    about = {"size": config.size, "sparsity": config.sparsity, "role": role, "rival_of": rival}
+    about |= {"lr": config.lr, "seed": config.seed, "run": record.id}
+    figures = {name: record.metrics[name] for name in FIGURES}
+    return about | figures | {"data": record.data_fingerprint}

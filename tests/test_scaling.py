@@ -1,0 +1,117 @@
+"""Sparse against dense: which runs a study makes, and what it says of them."""
+
+import math
+from dataclasses import asdict, replace
+
+import pytest
+
+from mediswift import contest, flops, pretrain, records, scaling
+from mediswift.__main__ import main
+from mediswift.records import Record
+
+BASE = pretrain.profile("tiny", lr=1e-3)
+BEST = {0.0: 1e-3, 0.5: 2e-3, 0.75: 4e-3}
+TUNING = BASE.batch_tokens
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Configurations that were trained; pretrain itself is replaced by a formula."""
+    found = []
+
+    def train(config, runs):
+        found.append(config)
+        bits = 2 + config.sparsity + 0.1 * config.seed + 1e3 / config.tokens
+        off = abs(math.log2(config.lr / BEST[config.sparsity]))
+        figures = dict.fromkeys(scaling.FIGURES, 1.0)
+        figures |= {"bits_per_byte": bits, "validation_loss_nats": bits + off}
+        name = f"{config.size}-{config.sparsity}-{config.lr:g}-{config.seed}-{config.tokens}"
+        return Record(
+            id=name, kind="pretrain", params=asdict(config), metrics=figures,
+            data_fingerprint="f", env={},
+        )  # fmt: skip
+
+    monkeypatch.setattr(contest, "pretrain", train)
+    monkeypatch.setattr(scaling, "pretrain", train)
+    return found
+
+
+@pytest.fixture
+def record(asked, tmp_path):
+    return scaling.study(BASE, [0.0, 0.5, 0.75], [0, 1], TUNING, runs=tmp_path)
+
+
+def test_every_sparsity_runs_every_seed_at_its_own_rate(record):
+    rates = {(row["sparsity"], row["lr"]) for row in record.metrics["rows"]}
+    assert rates == set(BEST.items())
+    seeds = {(row["role"], row["rival_of"], row["seed"]) for row in record.metrics["rows"]}
+    roles = [(scaling.TOKENS, s) for s in BEST] + [(scaling.EARLY, s) for s in (0.5, 0.75)]
+    assert seeds == {(*role, seed) for role in roles for seed in (0, 1)}
+
+
+def test_rates_are_tuned_once_each_on_the_short_run(record, asked):
+    tuning = [(c.sparsity, c.lr) for c in asked if c.tokens == TUNING]
+    assert len(tuning) == len(set(tuning)) == len(record.metrics["tuning"])
+    assert {c.seed for c in asked if c.tokens == TUNING} == {0}
+
+
+@pytest.mark.parametrize("size", ["", "nano"])
+def test_rivals_spend_the_same_flops_to_half_a_step(size):
+    base = replace(BASE, size="micro", tokens=409_600)
+    for config, role, sparsity in scaling.entries(base, [0.0, 0.5, 0.75], size):
+        assert config.sparsity == (sparsity if role == scaling.TOKENS else 0)
+        spent = flops.training(config.shape, config.tokens, config.sparsity).total
+        budget = flops.training(base.shape, base.tokens, sparsity).total
+        step = flops.training(config.shape, base.batch_tokens).total
+        assert abs(spent - budget) <= step / 2
+        assert config.size == (size if role == scaling.SMALLER else "micro")
+
+
+def test_costs_are_taken_seed_by_seed(record):
+    lines = {(line["sparsity"], line["rival"]): line for line in scaling.costs(record)}
+    assert set(lines) == {(s, r) for s in (0.5, 0.75) for r in (scaling.TOKENS, scaling.EARLY)}
+    equal = lines[0.75, scaling.TOKENS]
+    assert equal["difference"] == pytest.approx(0.75)
+    assert (equal["low"], equal["high"]) == pytest.approx((0.75, 0.75))  # seeds differ alike
+    early = next(c for c, role, s in scaling.entries(BASE, [0, 0.75]) if role == scaling.EARLY)
+    gained = 0.75 + 1e3 / BASE.tokens - 1e3 / early.tokens
+    assert lines[0.75, scaling.EARLY]["difference"] == pytest.approx(gained)
+
+
+def test_one_seed_has_no_interval(asked, tmp_path):
+    record = scaling.study(BASE, [0.0, 0.5], [3], TUNING, runs=tmp_path)
+    assert {line["low"] for line in scaling.costs(record)} == {None}
+    assert scaling.told(record).splitlines()[1].endswith("+0.500")
+
+
+def test_the_record_is_kept(record, tmp_path):
+    assert records.load(tmp_path / record.id / "record.json") == record
+    assert (record.kind, record.params["tuning_tokens"]) == ("scaling", TUNING)
+
+
+@pytest.mark.parametrize(
+    ("sparsities", "smaller", "message"),
+    [
+        ([0.5, 0.75], "", "0 is what the others are measured by; got \\[0.5, 0.75\\]"),
+        ([0, 0.5, 0.5], "", "different ones"),
+        ([0, 1.5], "", "fraction"),
+        ([0, 0.5], "mini", "mini has context 256 and vocabulary 2048, tiny 512 and 512"),
+        ([0, 0.5], "huge", "a size is one of"),
+    ],
+)
+def test_a_bad_choice_is_refused_before_anything_runs(
+    asked, tmp_path, sparsities, smaller, message
+):
+    with pytest.raises(ValueError, match=message):
+        scaling.study(BASE, sparsities, [0], TUNING, smaller, tmp_path)
+    assert not asked
+
+
+def test_the_command_line_says_the_same(asked, tmp_path, capsys):
+    words = ["scale", "--corpus", "sample:", "--size", "tiny", "--tokens", "20480"]
+    words += ["--batch-tokens", "1024", "--tuning-tokens", "1024", "--lr", "1e-3"]
+    words += ["--seeds", "2", "--runs", str(tmp_path)]
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    kept = records.load(tmp_path / lines[-1] / "record.json")
+    assert lines[:-1] == scaling.told(kept).splitlines()
