@@ -225,11 +225,13 @@ def step_parts(rows: pd.DataFrame, parts: Sequence[str]) -> Figure:
     return figure
 
 
-def pattern_costs(table: pd.DataFrame) -> Figure:
-    """Held-out loss above unstructured's of the same table (columns pattern, sparsity, difference,
-    low, high)."""
+def differences(table: pd.DataFrame, what: str) -> Figure:
+    """Differences with 95 % intervals (columns name, difference, low, high) beside zero.
+
+    Rows without a difference, what the others are measured by, are left out; `what` says what is
+    above, with its unit.
+    """
     shown = table.dropna(subset="difference").reset_index()
-    names = shown["pattern"] + shown["sparsity"].map(", {:.0%} removed".format)
     figure, axes = _axes((7, 0.42 * len(shown) + 1.2))
     places = np.arange(len(shown))[::-1]
     errors = [shown["difference"] - shown["low"], shown["high"] - shown["difference"]]
@@ -237,10 +239,7 @@ def pattern_costs(table: pd.DataFrame) -> Figure:
         shown["difference"], places, xerr=np.array(errors), fmt="o", color=BLUE, capsize=4, lw=2
     )
     axes.axvline(0, color=DENSE, ls="--", lw=1.5)
-    axes.set(
-        xlabel="held-out loss above unstructured (nats per token)", yticks=places,
-        yticklabels=names,
-    )  # fmt: skip
+    axes.set(xlabel=what, yticks=places, yticklabels=shown["name"])
     axes.set_ylim(-0.6, len(shown) - 0.4)
     return figure
 

@@ -49,7 +49,7 @@ PARTS = pd.DataFrame(
     }
 )  # fmt: skip
 DIFFERENCES = pd.DataFrame(
-    {"pattern": ["unstructured", "16x1", "2:4"], "sparsity": [0.5, 0.5, 0.5],
+    {"name": ["unstructured", "16x1", "2:4"],
      "difference": [None, 0.1, 0.3], "low": [None, 0.0, 0.2], "high": [None, 0.2, 0.4]}
 )  # fmt: skip
 NAMES = None  # an axis of names: its ticks say what stands there, and it has no unit
@@ -68,7 +68,7 @@ CASES = {
     "accuracies": ((ACCURACIES, {"majority": 55.2, "human": 78.0}), "%", NAMES),
     "speedups": ((SPEEDUPS, {0.5: 1.6, 0.75: 2.2}), "fraction", "times"),
     "step_parts": ((PARTS, ("forward", "head")), "seconds", NAMES),
-    "pattern_costs": ((DIFFERENCES,), "nats per token", NAMES),
+    "differences": ((DIFFERENCES, "above (nats per token)"), "nats per token", NAMES),
     "loss_against_flops": ((RUNS,), "FLOPs", "bits per byte"),
 }
 
@@ -86,6 +86,11 @@ def canvas(monkeypatch, tmp_path):
 
 def draw(name):
     return getattr(figures, name)(*CASES[name][0])
+
+
+def test_differences_leave_out_what_they_are_to():
+    axes = draw("differences").axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["16x1", "2:4"]
 
 
 def test_every_figure_is_tried_here():
