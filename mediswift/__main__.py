@@ -100,10 +100,13 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument("--teacher", default="reasoning_free", help="setting in which U is labeled")
     verb.add_argument("--fold", type=int, default=0)
     verb = _verb(doors, "ablate", verbs.ablate, "fine-tune with one choice varied, and test each")
-    _tuning_words(verb)
+    _tuning_words(verb, parent=False)
+    verb.add_argument("--parent", default="", help="id of the run to start from, with --vary")
     verb.add_argument("--labeled", required=True, help="address of PQA-L")
-    verb.add_argument(
-        "--vary", required=True, nargs="+", metavar=("FIELD", "VALUE"), help="as in FinetuneConfig"
+    choice = verb.add_mutually_exclusive_group(required=True)
+    choice.add_argument("--vary", nargs="+", metavar=("FIELD", "VALUE"), help="of FinetuneConfig")
+    choice.add_argument(
+        "--of", nargs="+", action="append", metavar=("NAME", "RUN"), help="parents, one a seed"
     )
     verb.add_argument("--initialization", default="random", help="of the soft prompt")
     verb.add_argument("--epochs", type=int, default=5)
@@ -141,8 +144,9 @@ def _training_words(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--runs", type=Path, default=Path("runs"))
 
 
-def _tuning_words(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--parent", required=True, help="id of the run to start from")
+def _tuning_words(verb: argparse.ArgumentParser, parent: bool = True) -> None:
+    if parent:
+        verb.add_argument("--parent", required=True, help="id of the run to start from")
     verb.add_argument("--seeds", type=int, default=3)
     verb.add_argument("--virtual-tokens", type=int, default=0, help="length of the soft prompt")
     verb.add_argument("--loss", choices=("target", "sequence"), default="target")

@@ -8,7 +8,7 @@ chance, and both must leave out zero. Every number is that of an `examine` recor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from mediswift import examine, finetune, machine, records, stats
 from mediswift.examine import ExamConfig
 from mediswift.finetune import FinetuneConfig
 from mediswift.records import Record
+from mediswift.runs import load_run
 
 FIXED = ("seed", "questions", "fold")
 """What all variants share: seeds are repetitions, and questions are what is compared on."""
@@ -47,6 +48,34 @@ def study(
     }
     params = asdict(base) | {"field": field, "values": list(values), "seeds": seeds}
     return keep("ablation", field.replace("_", "-"), "variant", found, params, runs)
+
+
+def parents(
+    base: FinetuneConfig, kinds: Mapping[str, Sequence[str]], runs: str | Path = "runs"
+) -> Record:
+    """Record of the test accuracy after pre-training of several kinds, each of some seeds.
+
+    `kinds`: for each name the ids of its runs, one a seed, which is that of the fine-tuning too.
+    Raises ValueError unless all kinds have the same seeds, before anything runs.
+
+    >>> parents(base, {"dense": ["pretrain-a"], "sparse": ["pretrain-b"]})  # doctest: +SKIP
+    """
+    if len(kinds) < 2:
+        raise ValueError(f"an ablation needs two kinds of parents or more; got {list(kinds)}")
+    seeds = {
+        name: {run: load_run(run, runs).params["seed"] for run in own}
+        for name, own in kinds.items()
+    }
+    sets = [sorted(own.values()) for own in seeds.values()]
+    if any(own != sets[0] or len(set(own)) < len(own) for own in sets):
+        raise ValueError(f"all kinds of parents have the same seeds, each once; got {seeds}")
+    found = {
+        (name, seed): exam_of(replace(base, parent=run, seed=seed), runs)
+        for name, own in seeds.items()
+        for run, seed in own.items()
+    }
+    params = asdict(base) | {"field": "parent", "values": dict(kinds), "seeds": sets[0]}
+    return keep("ablation", "parent", "variant", found, params, runs)
 
 
 def vary(base: FinetuneConfig, field: str, values: Sequence[Any]) -> dict[Any, FinetuneConfig]:

@@ -202,7 +202,7 @@ def run_stages(arguments: argparse.Namespace) -> int:
 
 
 def ablate(arguments: argparse.Namespace) -> int:
-    """One field of fine-tuning, varied."""
+    """One field of fine-tuning, or its parent, varied."""
     from mediswift import ablation
 
     base = _tuning(
@@ -212,8 +212,11 @@ def ablate(arguments: argparse.Namespace) -> int:
         initialization=arguments.initialization,
         fold=arguments.fold,
     )
-    field, *values = arguments.vary
-    record = ablation.study(base, field, values, range(arguments.seeds), arguments.runs)
+    if arguments.of:
+        record = ablation.parents(base, {n: own for n, *own in arguments.of}, arguments.runs)
+    else:
+        field, *values = arguments.vary
+        record = ablation.study(base, field, values, range(arguments.seeds), arguments.runs)
     print(ablation.told(record), record.id, sep="\n")
     return 0
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from mediswift import ablation, finetune, train
+from mediswift import ablation, finetune, pretrain, train
 from mediswift.__main__ import main
 from mediswift.runs import load_run
 
@@ -86,6 +86,39 @@ def test_words_become_the_type_of_the_field(base):
     varied = ablation.vary(base, "dense", ["True", "False"])
     assert [config.dense for config in varied.values()] == [True, False]
     assert ablation.vary(base, "lr", ["1e-3", 2e-3])["1e-3"].lr == 1e-3
+
+
+@pytest.fixture(scope="module")
+def dense(pretrained, runs, place):
+    """Another parent of the same seed."""
+    config = replace(pretrain.PretrainConfig(**pretrained.params), sparsity=0.0, tokens=1_024)
+    return pretrain.pretrain(config, place)
+
+
+def test_parents_lend_their_seeds(base, place, pretrained, dense, capsys):
+    words = ["ablate", "--labeled", "sample:", "--runs", str(place), "--epochs", "1"]
+    words += ["--batch", "30", "--micro-batch", "4", "--max-length", "160"]
+    words += ["--of", "dense", dense.id, "--of", "sparse", pretrained.id]
+    assert main(words) == 0
+    record = load_run(capsys.readouterr().out.splitlines()[-1], place)
+    made = [load_run(row["run"], place) for row in record.metrics["rows"]]
+    assert [run.parent for run in made] == [dense.id, pretrained.id]
+    assert [v["variant"] for v in record.metrics["variants"]] == ["dense", "sparse"]
+    assert (record.params["seeds"], record.params["field"]) == ([0], "parent")
+
+
+@pytest.mark.parametrize(
+    ("kinds", "message"),
+    [
+        ([1], "two kinds of parents or more"),
+        ([1, 2], "the same seeds, each once"),
+        ([2, 2], "the same seeds, each once"),
+    ],
+)
+def test_parents_of_other_seeds_are_refused(base, place, pretrained, dense, kinds, message):
+    both = [pretrained.id, dense.id]
+    with pytest.raises(ValueError, match=message):
+        ablation.parents(base, {f"kind {i}": both[:n] for i, n in enumerate(kinds)}, place)
 
 
 def test_what_a_variant_is_worth_by_hand():
