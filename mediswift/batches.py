@@ -8,7 +8,7 @@ without a loss carry the target `IGNORED`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -22,28 +22,32 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded examples: ids, their mask, and the next-token targets, all (B, T)."""
+    """Examples as ids and next-token targets, both (B, T), padded on the right.
+
+    No mask is made of the padding: a causal model never looks that way, and without one attention
+    takes its fast path.
+    """
 
     input_ids: Tensor
     targets: Tensor
-    attention_mask: Tensor | None = None
-    """1 for a token, 0 for padding; None when nothing is padded."""
+    padding: int = 0
+    """Count of the ids that are padding."""
+    unscored: int = 0
+    """Count of the targets that carry no loss: known here, so that no device is waited for."""
 
     def to(self, device: torch.device) -> Batch:
         """Return the same batch on `device`."""
-        mask = None if self.attention_mask is None else self.attention_mask.to(device)
-        return Batch(self.input_ids.to(device), self.targets.to(device), mask)
+        return replace(self, input_ids=self.input_ids.to(device), targets=self.targets.to(device))
 
     @property
     def tokens(self) -> int:
         """Count the ids that are no padding."""
-        mask = self.attention_mask
-        return self.input_ids.numel() if mask is None else int(mask.sum())
+        return self.input_ids.numel() - self.padding
 
     @property
     def count(self) -> int:
         """Count the targets that carry a loss."""
-        return int((self.targets != IGNORED).sum())
+        return self.targets.numel() - self.unscored
 
 
 class Examples(Protocol):
@@ -108,9 +112,8 @@ class AnswerExamples:
         pairs = [self._shifted(*self.sequences[int(i)]) for i in indices]
         inputs = pad_sequence([x for x, _ in pairs], batch_first=True, padding_value=0)
         targets = pad_sequence([y for _, y in pairs], batch_first=True, padding_value=IGNORED)
-        lengths = torch.tensor([len(x) for x, _ in pairs])
-        mask = torch.arange(inputs.shape[1])[None, :] < lengths[:, None]
-        return Batch(inputs, targets, mask.long())
+        padding = inputs.numel() - sum(len(x) for x, _ in pairs)
+        return Batch(inputs, targets, padding, int((targets == IGNORED).sum()))
 
     def _shifted(self, ids: list[int], start: int) -> tuple[Tensor, Tensor]:
         inputs, targets = torch.tensor(ids[:-1]), torch.tensor(ids[1:])

@@ -44,17 +44,21 @@ def summed_loss(model: nn.Module, batch: Batch, precision: str = "no") -> Tensor
     with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
         if isinstance(head, nn.Linear) and head.bias is None:
             with headless(head) as entered:
-                hidden = _logits(model, batch)
+                hidden = model(input_ids=batch.input_ids).logits
             if entered and hidden.data_ptr() == entered[-1].data_ptr():  # else logits are capped
-                return summed_cross_entropy(
-                    hidden.flatten(0, 1), head.weight, batch.targets.flatten()
-                )
-        return cross_entropy(
-            _logits(model, batch).flatten(0, 1).float(),
-            batch.targets.flatten(),
-            ignore_index=IGNORED,
-            reduction="sum",
-        )
+                hidden, targets = _counted(hidden, batch)
+                return summed_cross_entropy(hidden, head.weight, targets)
+        logits, targets = _counted(model(input_ids=batch.input_ids).logits, batch)
+        return cross_entropy(logits.float(), targets, reduction="sum")
+
+
+def _counted(outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    # Where only an answer is learned, most positions have no loss, and need no logits
+    outputs, targets = outputs.flatten(0, 1), batch.targets.flatten()
+    if not batch.unscored:
+        return outputs, targets
+    counted = targets != IGNORED
+    return outputs[counted], targets[counted]
 
 
 def summed_cross_entropy(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
@@ -124,10 +128,6 @@ def headless(head: nn.Linear) -> Iterator[list[Tensor]]:
         yield entered
     finally:
         del head.forward
-
-
-def _logits(model: nn.Module, batch: Batch) -> Tensor:
-    return model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
 
 
 def _into_gradient(logits: Tensor, targets: Tensor) -> Tensor:

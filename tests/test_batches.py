@@ -17,7 +17,7 @@ def test_packed_targets_are_the_inputs_one_further_on():
     batch = PackedExamples(ROWS).batch(np.array([2, 0]))
     assert batch.input_ids.tolist() == [[7, 8, 9], [1, 2, 3]]
     assert batch.targets.tolist() == [[8, 9, 1], [2, 3, 4]]
-    assert batch.attention_mask is None and batch.count == 6
+    assert (batch.tokens, batch.count) == (6, 6)
 
 
 def test_a_target_stands_where_it_is_predicted():
@@ -37,13 +37,13 @@ def test_the_loss_begins_at_start(start, targets):
     assert batch.count == sum(target != N for target in targets)
 
 
-def test_padding_is_on_the_right_masked_and_never_a_target():
+def test_padding_is_on_the_right_and_never_a_target():
     examples = AnswerExamples([([3, 4, 5, 6], 2), ([7, 8], 1), ([2, 0, 0], 1)], vocab_size=10)
     batch = examples.batch(np.array([0, 1, 2]))
     assert batch.input_ids.tolist() == [[3, 4, 5], [7, 0, 0], [2, 0, 0]]
-    assert batch.attention_mask.tolist() == [[1, 1, 1], [1, 0, 0], [1, 1, 0]]
-    assert batch.tokens == 6  # padding is none
+    assert (batch.padding, batch.tokens) == (3, 6)
     assert batch.targets.tolist() == [[N, 5, 6], [8, N, N], [0, 0, N]]  # 0 is a token as well
+    assert (batch.unscored, batch.count) == (4, 5)
 
 
 def test_virtual_tokens_are_never_targets():
@@ -60,7 +60,7 @@ def test_a_soft_prompt_lays_no_loss_on_itself(position):
     ids = soft.assemble([3, 4], [5, 6])
     batch = AnswerExamples([(ids, len(ids) - 2)], shape.vocab_size).batch(np.array([0]))
     assert batch.targets.tolist() == [[N, N, N, 5, 6]]
-    logits = soft(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+    logits = soft(input_ids=batch.input_ids).logits
     assert logits.shape == (*batch.targets.shape, 10)
 
 
@@ -82,7 +82,6 @@ def test_a_batch_moves_whole():
     padded = AnswerExamples([([3, 4], 1), ([3, 4, 5], 1)], 10).batch(np.array([0, 1]))
     for batch in (padded, PackedExamples(ROWS).batch(np.array([0]))):
         moved = batch.to(torch.device("meta"))
-        tensors = [moved.input_ids, moved.targets, moved.attention_mask]
         assert isinstance(moved, Batch)
-        assert all(tensor.is_meta for tensor in tensors if tensor is not None)
-        assert (moved.attention_mask is None) == (batch.attention_mask is None)
+        assert moved.input_ids.is_meta and moved.targets.is_meta
+        assert (moved.tokens, moved.count) == (batch.tokens, batch.count)

@@ -97,14 +97,30 @@ def test_loss_and_gradients_are_those_of_transformers(family, monkeypatch):
     wanted = model(input_ids=ids, labels=labels).loss * int((labels[:, 1:] != IGNORED).sum())
     wanted.backward()
     of_wanted, shapes = gradients(model), logits_taken(monkeypatch)
-    found = summed_loss(model, Batch(ids[:, :-1], labels[:, 1:]))
+    unscored = int((labels[:, 1:] == IGNORED).sum())
+    found = summed_loss(model, Batch(ids[:, :-1], labels[:, 1:], unscored=unscored))
     found.backward()
     same(found, wanted)
     of_found = gradients(model)
     assert of_found.keys() == of_wanted.keys()
     for name in of_wanted:
         same(of_found[name], of_wanted[name])
-    assert shapes == ([(24, VOCABULARY)] if family in WITH_HEAD else [])
+    # positions without a loss have no logits
+    assert shapes == ([(24 - unscored, VOCABULARY)] if family in WITH_HEAD else [])
+
+
+def test_only_positions_with_a_loss_reach_the_head(monkeypatch):
+    model, heights = build("gpt2, tied"), []
+
+    def noted(hidden, *rest):
+        heights.append(len(hidden))
+        return summed_cross_entropy(hidden, *rest)
+
+    monkeypatch.setattr(loss, "summed_cross_entropy", noted)
+    batch = AnswerExamples([([5, 6, 7, 8], 2), ([5, 6], 1)], VOCABULARY).batch(range(2))
+    summed_loss(model, batch)
+    summed_loss(model, Batch(batch.input_ids, batch.input_ids))
+    assert heights == [3, 6]
 
 
 @each_family
@@ -126,7 +142,7 @@ def test_a_soft_prompt_learns_as_from_all_logits(family, frozen):
     soft = SoftPrompt(build(family), 2, frozen=frozen)
     sequences = [(soft.assemble([5, 6, 7][:n], [8, 9, 10]), n + 2) for n in (1, 2, 3)]
     batch = AnswerExamples(sequences, VOCABULARY).batch(range(3))
-    logits = soft(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+    logits = soft(input_ids=batch.input_ids).logits
     wanted = cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="sum")
     wanted.backward()
     of_wanted = gradients(soft)
