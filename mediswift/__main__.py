@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from mediswift import verbs
+from mediswift import studies, verbs
 from mediswift.models import SIZES
 
 
@@ -79,19 +79,21 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument("--json", action="store_true", help="rows as JSON")
     verb.add_argument("--out", type=Path, help="folder that gets a record of all")
     verb = _verb(
-        doors, "contest", verbs.hold_contest, "what each sparsity pattern costs in held-out loss"
+        doors, "contest", studies.hold_contest, "what each sparsity pattern costs in held-out loss"
     )
     _training_words(verb)
     verb.add_argument("--patterns", nargs="+", required=True, help="dense, unstructured, 16x1 ...")
     verb.add_argument("--sparsity", type=float, default=0.75)
     verb = _verb(
-        doors, "scale", verbs.scale, "what each sparsity costs at equal tokens and at equal FLOPs"
+        doors, "scale", studies.scale, "what each sparsity costs at equal tokens and at equal FLOPs"
     )
     _training_words(verb)
     verb.add_argument("--sparsities", nargs="+", type=float, default=[0.0, 0.5, 0.75])
     verb.add_argument("--pattern", default="unstructured")
     verb.add_argument("--smaller", choices=SIZES, default="", help="size of a dense rival")
-    verb = _verb(doors, "stages", verbs.run_stages, "fine-tune in stages A, U, L, each on and off")
+    verb = _verb(
+        doors, "stages", studies.run_stages, "fine-tune in stages A, U, L, each on and off"
+    )
     _tuning_words(verb)
     verb.add_argument("--labeled", required=True, help="address of PQA-L, the last stage")
     verb.add_argument("--artificial", default="", help="address of PQA-A")
@@ -99,7 +101,7 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument("--epochs", nargs=3, type=int, default=[1, 1, 5], metavar=("A", "U", "L"))
     verb.add_argument("--teacher", default="reasoning_free", help="setting in which U is labeled")
     verb.add_argument("--fold", type=int, default=0)
-    verb = _verb(doors, "ablate", verbs.ablate, "fine-tune with one choice varied, and test each")
+    verb = _verb(doors, "ablate", studies.ablate, "fine-tune with one choice varied, and test each")
     _tuning_words(verb, parent=False)
     verb.add_argument("--parent", default="", help="id of the run to start from, with --vary")
     verb.add_argument("--labeled", required=True, help="address of PQA-L")
@@ -112,7 +114,7 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument("--epochs", type=int, default=5)
     verb.add_argument("--fold", type=int, default=0)
     verb = _verb(
-        doors, "hoc", verbs.classify_hallmarks, "fine-tune on HoC, and test beside the baselines"
+        doors, "hoc", studies.classify_hallmarks, "fine-tune on HoC, and test beside the baselines"
     )
     _tuning_words(verb)
     verb.add_argument("--data", required=True, help="hoc:PATH of the corpus, an archive")

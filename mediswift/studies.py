@@ -1,0 +1,101 @@
+"""Verbs of the command line that train many runs and compare them.
+
+Decisions: as in `verbs`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+
+def hold_contest(arguments: argparse.Namespace) -> int:
+    """Held-out loss of each sparsity pattern."""
+    from mediswift import contest
+
+    record = contest.contest(
+        _training(arguments, sparsity=arguments.sparsity),
+        arguments.patterns,
+        range(arguments.seeds),
+        arguments.tuning_tokens or arguments.tokens,
+        arguments.runs,
+    )
+    print(json.dumps(contest.differences(record), indent=1))
+    print(record.id)
+    return 0
+
+
+def scale(arguments: argparse.Namespace) -> int:
+    """Held-out bits of each sparsity, beside its dense rivals."""
+    from mediswift import scaling
+
+    record = scaling.study(
+        _training(arguments, pattern=arguments.pattern),
+        arguments.sparsities,
+        range(arguments.seeds),
+        arguments.tuning_tokens or arguments.tokens,
+        arguments.smaller,
+        arguments.runs,
+    )
+    print(scaling.told(record), record.id, sep="\n")
+    return 0
+
+
+def _training(arguments: argparse.Namespace, **chosen: object) -> object:
+    from mediswift.pretrain import PretrainConfig
+
+    names = ("size", "corpus", "tokens", "batch_tokens", "micro_batch", "lr")
+    own = {name: getattr(arguments, name) for name in names}
+    fixed = {"warmup": 0.1, "validations": 1, "validation_rows": 512}
+    return PretrainConfig(**own, **fixed, **chosen)
+
+
+def _tuning(arguments: argparse.Namespace, **chosen: object) -> object:
+    from mediswift.finetune import FinetuneConfig
+
+    names = ("parent", "virtual_tokens", "loss", "batch", "micro_batch", "lr", "max_length")
+    return FinetuneConfig(**{name: getattr(arguments, name) for name in names} | chosen)
+
+
+def run_stages(arguments: argparse.Namespace) -> int:
+    """Chains of fine-tuning stages."""
+    from mediswift import ablation, stages
+
+    chosen = stages.pqa(
+        arguments.labeled, arguments.artificial, arguments.unlabeled, arguments.epochs
+    )
+    base = _tuning(arguments, questions=arguments.labeled, fold=arguments.fold)
+    seeds = range(arguments.seeds)
+    record = stages.study(chosen, base, seeds, arguments.teacher, arguments.runs)
+    print(ablation.told(record, "chain"), record.id, sep="\n")
+    return 0
+
+
+def ablate(arguments: argparse.Namespace) -> int:
+    """One field of fine-tuning, or its parent, varied."""
+    from mediswift import ablation
+
+    base = _tuning(
+        arguments,
+        questions=arguments.labeled,
+        epochs=arguments.epochs,
+        initialization=arguments.initialization,
+        fold=arguments.fold,
+    )
+    if arguments.of:
+        record = ablation.parents(base, {n: own for n, *own in arguments.of}, arguments.runs)
+    else:
+        field, *values = arguments.vary
+        record = ablation.study(base, field, values, range(arguments.seeds), arguments.runs)
+    print(ablation.told(record), record.id, sep="\n")
+    return 0
+
+
+def classify_hallmarks(arguments: argparse.Namespace) -> int:
+    """Hallmarks of Cancer by fine-tuning."""
+    from mediswift import classify
+
+    base = _tuning(arguments, questions=arguments.data, setting="document", epochs=arguments.epochs)
+    record = classify.classify(base, range(arguments.seeds), arguments.runs)
+    print(classify.told(record), record.id, sep="\n")
+    return 0
