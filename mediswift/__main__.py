@@ -110,6 +110,7 @@ def make_parser() -> argparse.ArgumentParser:
     choice.add_argument(
         "--of", nargs="+", action="append", metavar=("NAME", "RUN"), help="parents, one a seed"
     )
+    verb.add_argument("--what", default="parent", help="in what the parents of --of differ")
     verb.add_argument("--initialization", default="random", help="of the soft prompt")
     verb.add_argument("--epochs", type=int, default=5)
     verb.add_argument("--fold", type=int, default=0)

@@ -51,14 +51,18 @@ def study(
 
 
 def parents(
-    base: FinetuneConfig, kinds: Mapping[str, Sequence[str]], runs: str | Path = "runs"
+    base: FinetuneConfig,
+    kinds: Mapping[str, Sequence[str]],
+    what: str,
+    runs: str | Path = "runs",
 ) -> Record:
     """Record of the test accuracy after pre-training of several kinds, each of some seeds.
 
-    `kinds`: for each name the ids of its runs, one a seed, which is that of the fine-tuning too.
+    `kinds`: for each name the ids of its runs, one a seed, which is that of the fine-tuning too;
+    `what` names what they differ in, the record's `field`.
     Raises ValueError unless all kinds have the same seeds, before anything runs.
 
-    >>> parents(base, {"dense": ["pretrain-a"], "sparse": ["pretrain-b"]})  # doctest: +SKIP
+    >>> parents(base, {"0": ["pretrain-a"], "0.75": ["pretrain-b"]}, "sparsity")  # doctest: +SKIP
     """
     if len(kinds) < 2:
         raise ValueError(f"an ablation needs two kinds of parents or more; got {list(kinds)}")
@@ -74,8 +78,8 @@ def parents(
         for name, own in seeds.items()
         for run, seed in own.items()
     }
-    params = asdict(base) | {"field": "parent", "values": dict(kinds), "seeds": sets[0]}
-    return keep("ablation", "parent", "variant", found, params, runs)
+    params = asdict(base) | {"field": what, "values": dict(kinds), "seeds": sets[0]}
+    return keep("ablation", what, "variant", found, params, runs)
 
 
 def vary(base: FinetuneConfig, field: str, values: Sequence[Any]) -> dict[Any, FinetuneConfig]:

@@ -83,7 +83,8 @@ def ablate(arguments: argparse.Namespace) -> int:
         fold=arguments.fold,
     )
     if arguments.of:
-        record = ablation.parents(base, {n: own for n, *own in arguments.of}, arguments.runs)
+        kinds = {name: own for name, *own in arguments.of}
+        record = ablation.parents(base, kinds, arguments.what, arguments.runs)
     else:
         field, *values = arguments.vary
         record = ablation.study(base, field, values, range(arguments.seeds), arguments.runs)

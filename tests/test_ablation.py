@@ -98,13 +98,13 @@ def dense(pretrained, runs, place):
 def test_parents_lend_their_seeds(base, place, pretrained, dense, capsys):
     words = ["ablate", "--labeled", "sample:", "--runs", str(place), "--epochs", "1"]
     words += ["--batch", "30", "--micro-batch", "4", "--max-length", "160"]
-    words += ["--of", "dense", dense.id, "--of", "sparse", pretrained.id]
+    words += ["--of", "dense", dense.id, "--of", "sparse", pretrained.id, "--what", "sparsity"]
     assert main(words) == 0
     record = load_run(capsys.readouterr().out.splitlines()[-1], place)
     made = [load_run(row["run"], place) for row in record.metrics["rows"]]
     assert [run.parent for run in made] == [dense.id, pretrained.id]
     assert [v["variant"] for v in record.metrics["variants"]] == ["dense", "sparse"]
-    assert (record.params["seeds"], record.params["field"]) == ([0], "parent")
+    assert (record.params["seeds"], record.params["field"]) == ([0], "sparsity")
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_parents_lend_their_seeds(base, place, pretrained, dense, capsys):
 def test_parents_of_other_seeds_are_refused(base, place, pretrained, dense, kinds, message):
     both = [pretrained.id, dense.id]
     with pytest.raises(ValueError, match=message):
-        ablation.parents(base, {f"kind {i}": both[:n] for i, n in enumerate(kinds)}, place)
+        ablation.parents(base, {f"kind {i}": both[:n] for i, n in enumerate(kinds)}, "x", place)
 
 
 def test_what_a_variant_is_worth_by_hand():
