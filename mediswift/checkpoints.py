@@ -18,6 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from mediswift.sharding import like, whole
+
 FILE = "checkpoint.safetensors"
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
@@ -37,13 +39,21 @@ class Progress:
 
 
 def save(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    writes: bool = True,
 ) -> None:
-    """Write the run's state into `folder`: all of it or, after a crash, the state before."""
+    """Write the run's state into `folder`: all of it or, after a crash, the state before.
+
+    Processes among which a model is sharded all call this, and one of them `writes`.
+    """
+    tensors = _tensors(model, optimizer, writes)
+    if not writes:
+        return
     partial = folder / f".{FILE}"  # one process writes: what a kill left is written over
-    save_file(
-        _tensors(model, optimizer), partial, metadata={"progress": json.dumps(asdict(progress))}
-    )
+    save_file(tensors, partial, metadata={"progress": json.dumps(asdict(progress))})
     with open(partial, "rb") as file:
         os.fsync(file.fileno())
     os.replace(partial, folder / FILE)
@@ -77,19 +87,28 @@ def load(
     return progress
 
 
-def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def restore(folder: Path, model: nn.Module) -> None:
+    """Put the parameters of the checkpoint in `folder` into `model`, which is whole."""
+    with safe_open(folder / FILE, "pt") as file, torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(file.get_tensor(f"parameter/{name}"))
+
+
+def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer, keeps: bool) -> dict[str, Tensor]:
     tensors = {f"parameter/{name}": p.detach() for name, p in model.named_parameters()}
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"{key}/{name}"] = value.detach()
-    return {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+    gathered = ((name, whole(tensor)) for name, tensor in tensors.items())
+    return {name: tensor.contiguous().cpu() for name, tensor in gathered if keeps}
 
 
 def _restore(
     tensors: dict[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
     for name, parameter in model.named_parameters():
-        parameter.data.copy_(tensors[f"parameter/{name}"])
+        parameter.data.copy_(like(tensors[f"parameter/{name}"], parameter.data))
         if f"step/{name}" in tensors:
-            state = {key: tensors[f"{key}/{name}"].to(parameter.device) for key in MOMENTS}
-            optimizer.state[parameter] = state
+            state = {key: like(tensors[f"{key}/{name}"], parameter.data) for key in MOMENTS[1:]}
+            count = tensors[f"step/{name}"].to(parameter.device)
+            optimizer.state[parameter] = {"step": count} | state

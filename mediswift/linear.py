@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mediswift import choice
 from mediswift.engines import ENGINES, computed_in, dense
 from mediswift.layouts import layout
+from mediswift.sharding import like, whole
 
 AUTO = "auto"
 GPU_ENGINES = ("triton", "2:4")
@@ -90,9 +91,7 @@ class SparseLinear(nn.Module):
     @property
     def weight(self) -> Tensor:
         """Dense weight, as the state dict has it: (O, I), or (I, O) when turned; differentiable."""
-        values = self.values
-        if hasattr(values, "full_tensor"):  # a shard of FSDP2
-            values = values.full_tensor()
+        values = whole(self.values)
         order = self.layout.order().to(values.device)
         full = dense(values, order, self.out_features, self.in_features)
         return full.T.contiguous() if self.turned else full
@@ -128,7 +127,7 @@ class SparseLinear(nn.Module):
         if weight is None:
             missing.append(f"{prefix}weight")
             return
-        full = (weight.T if self.turned else weight).detach()
+        full = whole(weight.T if self.turned else weight).detach()
         if full.shape != self.layout.mask.shape:
             errors.append(f"{prefix}weight has shape {tuple(weight.shape)}: of another layer")
             return
@@ -140,6 +139,6 @@ class SparseLinear(nn.Module):
             )
             return
         kept = full.reshape(-1)[self.layout.order().to(full.device)]
-        own = dict(state_dict) | {f"{prefix}values": kept}
+        own = dict(state_dict) | {f"{prefix}values": like(kept, self.values)}
         super()._load_from_state_dict(own, prefix, metadata, strict, missing, unexpected, errors)
         state_dict[f"{prefix}weight"] = weight

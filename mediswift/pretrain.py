@@ -17,13 +17,15 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from mediswift import flops, machine, materials, models, records, sparse, train
+from mediswift import checkpoints, flops, machine, materials, models, records, sparse, train
 from mediswift.batches import Head, PackedExamples
 from mediswift.flops import Shape
 from mediswift.materials import Materials
 from mediswift.patterns import parse
 from mediswift.records import Record
 
+HOW = ("corpus", "engine", "sharded", "recompute")
+"""Fields that change no number but in the last bits."""
 RECIPE = 2
 """Raised whenever the same configuration would give other numbers."""
 
@@ -50,6 +52,10 @@ class PretrainConfig:
     """Shape of the zeros, as `patterns.parse` reads it."""
     engine: str = "auto"
     """What computes the sparse layers: see `engines`. No part of what a run is."""
+    sharded: bool = False
+    """Give each of several processes a part of the model (FSDP2). No part of what a run is."""
+    recompute: bool = False
+    """Compute activations again instead of keeping them. No part of what a run is."""
     seed: int = 0
     """Initialization, masks and order of the rows."""
     warmup: float = 0.05
@@ -191,21 +197,26 @@ def _train(config: PretrainConfig, ingredients: Materials, folder: Path) -> None
     process = machine.join_processes()
     process.print(f"{folder.name}: {config.steps:,} steps on {ingredients.train}")
     model = make_model(config)
+    if config.recompute:
+        model.activation_checkpointing_enable()
     history = train.fit(
         model,
         PackedExamples(ingredients.train),
         config.loop,
         folder,
         Head(PackedExamples(ingredients.validation), config.validation_rows),
+        config.sharded,
     )
     if process.is_main_process:
+        if config.sharded:  # what is in a process's hands is a part
+            checkpoints.restore(folder, model := make_model(config))
         _finish(config, ingredients, model, history, folder)
 
 
 def _run_id(config: PretrainConfig, ingredients: Materials) -> str:
     label = f"{config.size}-s{100 * config.sparsity:g}-{config.pattern}-seed{config.seed}"
     # the text counts instead of its address, and engines differ in the last bits alone
-    chosen = {k: v for k, v in asdict(config).items() if k not in ("corpus", "engine")}
+    chosen = {k: v for k, v in asdict(config).items() if k not in HOW}
     if not config.keep_contaminated:  # the default is older than its name
         del chosen["keep_contaminated"]
     data = [ingredients.train.fingerprint, ingredients.validation.fingerprint]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import signal
 import threading
 import time
@@ -34,7 +35,10 @@ from mediswift.loss import mean_loss, summed_loss
 from mediswift.machine import join_processes, keep_memory, reset_peak_memory
 from mediswift.metrics import Log
 from mediswift.schedule import Config, indices_of, is_due, learning_rate
+from mediswift.sharding import rest, shard, whole
 from mediswift.sparse import AUTO, choose_engines, layers, masks_of
+
+FOREIGN = [f"ACCELERATE_USE_{name}" for name in ("FSDP", "DEEPSPEED", "MEGATRON_LM")]
 
 
 def fit(
@@ -43,23 +47,31 @@ def fit(
     config: Config,
     folder: str | Path,
     validation: Examples | None = None,
+    sharded: bool = False,
 ) -> list[dict[str, Any]]:
     """History of the run: one row of metrics every `log_every` steps, also in `metrics.jsonl`.
 
     Trains `model` in place. Continues from the checkpoint in `folder` when there is one, and
-    leaves one at the end. Losses are in nats a token. Raises KeyboardInterrupt after a checkpoint
-    when asked to stop, RuntimeError when a removed weight moved, FloatingPointError when the loss
-    is not finite.
+    leaves one at the end. With `sharded`, several processes hold a part of the model each, also
+    afterwards: `checkpoints.restore` has it whole. Losses are in nats a token. Raises
+    KeyboardInterrupt after a checkpoint when asked to stop, RuntimeError when a removed weight
+    moved, FloatingPointError when the loss is not finite.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     reset_peak_memory()
     keep_memory()
     accelerator = make_accelerator(config)
+    sharded = sharded and accelerator.num_processes > 1
+    if sharded:
+        shard(model, accelerator.device)
     optimizer = make_optimizer(model, config)
     masks = masks_of(model)
     fingerprint = _fingerprint(config, len(examples), masks.digest if masks else "")
-    model, optimizer = accelerator.prepare(model, optimizer)
+    if sharded:
+        optimizer = accelerator.prepare(optimizer)
+    else:
+        model, optimizer = accelerator.prepare(model, optimizer)
     if isinstance(model, DistributedDataParallel):
         # an engine's index is buffers, equal everywhere: they need not be sent round at every step
         model.broadcast_buffers = False
@@ -84,12 +96,14 @@ def fit(
                 row["validation_loss"] = mean_loss(
                     model, validation, config.micro_batch, config.precision
                 )
+                rest(model)
             if done or is_due(progress.step, config.log_every) or "validation_loss" in row:
                 log.write(_timed(row, progress), config.steps)
             stop = _any(accelerator, asked.is_set())
             if done or stop or is_due(progress.step, config.save_every):
-                if accelerator.is_main_process:
-                    checkpoints.save(folder, plain, optimizer.optimizer, progress)
+                writes = accelerator.is_main_process
+                if writes or sharded:
+                    checkpoints.save(folder, plain, optimizer.optimizer, progress, writes)
                 accelerator.wait_for_everyone()
             if stop:  # at the last step too, or whoever trains a series would start the next run
                 raise KeyboardInterrupt(f"stopped after step {progress.step}; call again to go on")
@@ -99,10 +113,16 @@ def fit(
 def make_accelerator(config: Config) -> Accelerator:
     """Return Accelerate's hold on device and processes.
 
-    Raises ValueError when there are more processes than examples in a batch, and for bf16 on a
-    CPU, where it is tens of times slower than no mixed precision.
+    Raises ValueError when there are more processes than examples in a batch, for bf16 on a CPU,
+    where it is tens of times slower than no mixed precision, and for an engine of `accelerate
+    launch` that would train another way.
     """
     process = join_processes()
+    if asked := [name for name in FOREIGN if os.environ.get(name, "").lower() == "true"]:
+        raise ValueError(
+            "what `accelerate launch` starts is plain processes, with no engine of its own, got "
+            f"{asked[0]}=true; leave it out, and let the configuration say sharded: true"
+        )
     if process.device.type == "cpu" and config.precision != "no":
         raise ValueError(
             f"mixed precision needs a GPU, got precision={config.precision!r} on a CPU, where it "
@@ -113,7 +133,8 @@ def make_accelerator(config: Config) -> Accelerator:
             f"every process needs an example of each step, got {process.num_processes} "
             f"processes for a batch of {config.batch}; raise the batch, or start fewer"
         )
-    return Accelerator(cpu=process.device.type == "cpu")
+    # precision is the run's own (see `loss`), whatever `accelerate launch` says
+    return Accelerator(cpu=process.device.type == "cpu", mixed_precision="no")
 
 
 def _choose_engines(
@@ -171,7 +192,7 @@ def _step(
             # processes average their gradients; the step wants their sum
             accelerator.backward(share * accelerator.num_processes)
         loss += share.detach()
-    norm = float(accelerator.clip_grad_norm_(model.parameters(), config.clip))
+    norm = float(whole(accelerator.clip_grad_norm_(model.parameters(), config.clip)))
     loss = accelerator.reduce(loss, "sum").item()
     if not math.isfinite(loss + norm):
         raise FloatingPointError(

@@ -17,7 +17,7 @@ HOUSE = Path(mediswift.__file__).parent
 FILES = sorted(path.stem for path in HOUSE.rglob("*.py"))
 FLOORS = [
     "__init__ blocks demo documents flops layouts medline metrics records rows schedule sections "
-    "shingles stats",
+    "sharding shingles stats",
     "batches calibration checkpoints contamination duplicates hallmarks likelihood machine models "
     "native patterns questions tagger tokens",
     "decoding loss masks products prompts report selection sheet statements",

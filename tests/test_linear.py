@@ -8,6 +8,7 @@ from accelerate import debug_launcher
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.functional import linear
@@ -20,6 +21,7 @@ from mediswift.batches import PackedExamples
 from mediswift.linear import SparseLinear
 from mediswift.masks import make_mask
 from mediswift.schedule import Config
+from mediswift.sharding import like
 
 OUTPUTS, INPUTS = 64, 36
 PATTERNS = ["unstructured", "16x1", "diagonal:4"]
@@ -391,6 +393,30 @@ def sharded():
         )
 
 
-@pytest.mark.parametrize("work", [replicated, sharded])
+def filled():
+    rank, x = rank_of_two(), inputs(8)
+    torch.manual_seed(2)
+    trained = stack("masked")
+    train_a_little(trained, x)
+    wanted = trained.state_dict()
+    mesh = init_device_mesh("cpu", (2,))
+    for fill in (by_torch, by_hand):
+        model = stack("masked")
+        fully_shard(model, mesh=mesh)
+        fill(model, wanted)
+        assert model[0][0].values.to_local().numel() < trained[0][0].values.numel()
+        torch.testing.assert_close(model(x[rank::2]), trained(x[rank::2]))
+
+
+def by_torch(model, dense):
+    set_model_state_dict(model, dense, options=StateDictOptions(full_state_dict=True))
+
+
+def by_hand(model, dense):
+    places = dict(model.named_parameters())
+    model.load_state_dict({n: like(t, places.get(n, t)) for n, t in dense.items()})
+
+
+@pytest.mark.parametrize("work", [replicated, sharded, filled])
 def test_two_processes_train_as_one(work):
     debug_launcher(work, num_processes=2)

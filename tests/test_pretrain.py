@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mediswift import checkpoints, demo, flops, pretrain, records, sparse, train
+from mediswift.linear import SparseLinear
 from mediswift.runs import load_history, load_model
 
 TINY = pretrain.profile("tiny")
@@ -135,6 +136,21 @@ def test_a_few_rows_can_validate(runs, ingredients, tmp_path):
     assert record.metrics["validation_loss_nats"] == pytest.approx(loss.item(), rel=1e-5)
 
 
+def test_activations_computed_again_make_the_same_run(tmp_path, monkeypatch):
+    config = replace(TINY, tokens=2_048, engine="masked")
+    runs = [replace(config, recompute=again) for again in (False, True)]
+    passes, forward = [], SparseLinear.forward
+    monkeypatch.setattr(SparseLinear, "forward", lambda *x: passes.append(1) or forward(*x))
+    kept = pretrain.pretrain(runs[0], tmp_path / "False")
+    once = len(passes)
+    again = pretrain.pretrain(runs[1], tmp_path / "True")
+    assert len(passes) - once > once  # it does compute them again
+    assert kept.id == again.id and again.params["recompute"]
+    one, other = (tensors(tmp_path / str(c.recompute) / kept.id) for c in runs)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 # What a run is
 
 CHANGES = {
@@ -151,9 +167,9 @@ def test_every_field_makes_another_run(ingredients, pretrained, name):
     assert pretrain._run_id(changed, ingredients) != pretrained.id
 
 
-def test_every_field_but_text_and_engine_is_among_them(ingredients):
-    assert CHANGES.keys() == {f.name for f in fields(TINY)} - {"corpus", "engine"}
-    other = replace(TINY, engine="masked")  # the last bits alone
+def test_every_field_but_text_and_how_it_is_computed_is_among_them(ingredients):
+    assert CHANGES.keys() == {f.name for f in fields(TINY)} - set(pretrain.HOW)
+    other = replace(TINY, engine="masked", sharded=True, recompute=True)  # the last bits alone
     assert pretrain._run_id(other, ingredients) == pretrain._run_id(TINY, ingredients)
 
 

@@ -161,6 +161,20 @@ def test_mixed_precision_on_a_cpu_is_refused_before_anything_is_written(tmp_path
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["FSDP", "DEEPSPEED", "MEGATRON_LM"])
+def test_an_engine_that_the_launcher_brings_is_refused(tmp_path, monkeypatch, name):
+    monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
+    with pytest.raises(ValueError, match=f"ACCELERATE_USE_{name}=true; leave it out"):
+        train.fit(make_model(), ROWS, CONFIG, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_launcher_does_not_choose_the_precision(monkeypatch):
+    AcceleratorState._reset_state(reset_partial_state=False)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    assert train.make_accelerator(CONFIG).mixed_precision == "no"
+
+
 # However it is cut
 
 
