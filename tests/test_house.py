@@ -25,7 +25,7 @@ FLOORS = [
     "artificial choice materials",
     "linear",
     "sparse",
-    "contestant folds pubmedqa train",
+    "contestant folds plan pubmedqa train",
     "baselines generate hoc priors runs",
     "lessons",
     "examine finetune peers pretrain protocols pseudolabels",
