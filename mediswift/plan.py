@@ -22,7 +22,7 @@ from mediswift.flops import Shape
 from mediswift.layouts import layout
 from mediswift.loss import CHUNK
 from mediswift.masks import make_mask
-from mediswift.patterns import kept
+from mediswift.patterns import count, parse
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,8 @@ class PlanConfig:
         if self.tokens < 1 or self.gpus < 1:
             raise ValueError(f"tokens and gpus are 1 or more; got {self.tokens} and {self.gpus}")
         flops.check_sparsity(self.sparsity)
+        if self.sparsity:
+            parse(self.pattern).check(self.sparsity)
 
 
 def plan(config: PlanConfig, results: str | Path = "results") -> dict[str, Any]:
@@ -137,8 +139,10 @@ def parameters(config: PlanConfig, shape: Shape) -> dict[str, int]:
     d = shape.n_embd
     places = shape.context + 2  # BioGPT's positions begin at 2
     dense = flops.parameters(shape) + (shape.vocab_size + places) * d
-    sides = [d * d] * 4 + [d * shape.n_inner] * 2
-    removed = shape.n_layer * sum(n - kept(n, config.sparsity) for n in sides)
+    sides = [(d, d)] * 4 + [(shape.n_inner, d), (d, shape.n_inner)]
+    pattern, sparsity = parse(config.pattern), config.sparsity
+    kept = sum(count(pattern, side, sparsity) for side in sides) if sparsity else 12 * d * d
+    removed = shape.n_layer * (12 * d * d - kept)
     return {"dense": dense, "removed": removed, "trained": dense - removed}
 
 
@@ -153,8 +157,9 @@ def memory(config: PlanConfig, shape: Shape, rows: int) -> dict[str, float]:
         "moments": 2 * FLOAT * trained / share,
         "index": _index_bytes(config, shape),
         "activations": _activations(config, shape, tokens),
-        # a chunk of logits, the gradients of head and of what enters it
+        # a chunk of logits, the gradients of the head and of what enters it
         "head": FLOAT * (CHUNK * vocabulary + vocabulary * d + tokens * d),
+        "exchange": FLOAT * _exchanged(config, shape, trained),
     }
     return parts | {"total": sum(parts.values())}
 
@@ -203,6 +208,15 @@ def disk(config: PlanConfig, shape: Shape, counts: dict[str, int]) -> dict[str, 
         "checkpoints": 2 * 3 * FLOAT * counts["trained"],
         "model": FLOAT * counts["dense"],
     }
+
+
+def _exchanged(config: PlanConfig, shape: Shape, trained: int) -> float:
+    # DDP's buckets hold every gradient a second time; FSDP2 gathers a block while it computes
+    # another, with its gradient, and keeps embedding and head whole
+    if config.gpus == 1:
+        return 0.0
+    root = (shape.vocab_size + shape.context + 2) * shape.n_embd
+    return 3 * (trained - root) / shape.n_layer + 2 * root if config.sharded else trained
 
 
 def _activations(config: PlanConfig, shape: Shape, tokens: int) -> float:
