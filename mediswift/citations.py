@@ -32,9 +32,10 @@ def read(element: etree._Element) -> dict[str, Any]:
     """Fields of a `<PubmedArticle>` element, or of its `<MedlineCitation>`.
 
     `pmid`, `version`, `title`, `year` of the issue (of the e-print if it has none), `language`
-    (NLM's three letters, "eng fre" if several), `sections`: `[label, text]`, the label "" where
-    there is none, `mesh`: a dict a heading, with `ui`, `name`, `major` and `qualifiers` of the same
-    form; `copyright`: the publisher's note; `deleted`: False.
+    (NLM's three letters, "eng fre" if several); `sections`: `[label, text]`, the label "" where
+    there is none, the text "" under a bare heading ("LEVEL OF EVIDENCE: 4"); `mesh`: a dict a
+    heading, with `ui`, `name`, `major` and `qualifiers` of the same form; `copyright`: the
+    publisher's note; `deleted`: False.
     Source: the PubMed DTD, https://dtd.nlm.nih.gov/ncbi/pubmed/out/pubmed_190101.dtd.
 
     >>> xml = "<PubmedArticle><MedlineCitation><PMID>7</PMID><Article><ArticleTitle>On H<sub>2"
@@ -90,7 +91,7 @@ def _sections(abstract: etree._Element) -> list[list[str]]:
     if not nodes:  # before 2008 some files had the text right inside
         bare = text(abstract).removesuffix(text(abstract.find("CopyrightInformation"))).strip()
         return [["", bare]] if bare else []
-    return [section for section in map(_section, nodes) if section[1]]
+    return [section for section in map(_section, nodes) if any(section)]
 
 
 def _section(node: etree._Element) -> list[str]:
