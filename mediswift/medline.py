@@ -203,7 +203,7 @@ class _Reader:
         self, piece: bytes, kind: bytes, error: etree.XMLSyntaxError
     ) -> tuple[bytes, etree._Element | None]:
         """What to pass over instead of `piece`, and the record if that is one after all."""
-        if b"<!" in piece and (longer := self.read_on(piece, kind)):
+        if not _is_plain(piece) and (longer := self.read_on(piece, kind)):
             return longer
         starts = [0, *(token.start() for token in _TOKEN.finditer(piece, 1) if token[1])]
         for index, (here, there) in enumerate(pairwise(starts)):
@@ -233,7 +233,7 @@ class _Reader:
         """Go behind the start tag of a record whose end is not found; others may lie inside."""
         is_large = len(self.window) > LARGEST
         reason = f"it is larger than {LARGEST:,} bytes" if is_large else "it has no end"
-        self.note(reason, 0, self.window.ahead(_HEAD))
+        self.note(reason, 0, self.window.ahead(1_000))
         self.is_stray, self.is_broken = True, self.is_broken or not is_large
         self.window.place += 1 + len(kind)
 

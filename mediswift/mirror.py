@@ -26,18 +26,20 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from datasets import Dataset
 from tqdm import tqdm
 
 from mediswift import damage, demo, medline, records
 from mediswift.damage import Report
 from mediswift.documents import make_document
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 SCHEMA = 1
 """Raise it whenever reading or cleaning changes, so that older Parquet files are not used again."""
@@ -70,6 +72,8 @@ def load(
     >>> load("pubmed26", processes=8)[0]["mesh"][0]["name"]  # doctest: +SKIP
     'Cucumis sativus'
     """
+    from datasets import Dataset  # seconds that no process which only reads needs to wait
+
     files = in_order(medline.find_files(path))
     folder = demo.cache_dir() / "medline"
     with records.alone(folder):

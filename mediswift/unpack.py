@@ -23,7 +23,9 @@ MOST = 1 << 22
 GZIP = b"\x1f\x8b"
 
 _DECLARED = re.compile(rb"\s*<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([\w.:-]{1,40})[\"']")
-_TEXT = re.compile(r"utf-8|ascii|utf-16(-[lb]e)?|iso8859-\d+|cp125\d|koi8-r|gb18030|shift_jis|euc_")
+_TEXT = re.compile(
+    r"utf-8|ascii|utf-16(-[lb]e)?|iso8859-\d+|cp125\d|koi8-r|gb18030|shift_jis|euc_\w+"
+)
 _MARKS = {
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF16_LE: "utf-16",
@@ -97,7 +99,7 @@ def _to_utf8(pieces: Iterator[bytes], tell: Callable[[str], None]) -> Iterator[b
     while len(head) < 300 and (piece := next(pieces, b"")):
         head += piece
     name = _encoding(head)
-    if not _TEXT.match(name):
+    if not _TEXT.fullmatch(name):
         return tell(f"its encoding, {name!r}, is not one that is read here: convert it to UTF-8")
     if name in ("utf-8", "ascii"):
         yield head.removeprefix(codecs.BOM_UTF8)

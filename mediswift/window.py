@@ -24,7 +24,7 @@ class Window:
     def __init__(self, pieces: Iterator[bytes], limit: int):
         self.data, self.place, self.limit = b"", 0, limit
         self._pieces, self._start = pieces, 0
-        self._searched: dict[bytes, int] = {}
+        self._searched: dict[bytes, tuple[int, int]] = {}
 
     @property
     def offset(self) -> int:
@@ -55,11 +55,13 @@ class Window:
 
         -1 if there is none before the end of the stream, or within the limit.
         """
-        at = max(skip, self._searched.get(what, 0) - self.offset)
+        first, last = self._searched.get(what, (0, -1))
+        begins = self.offset + skip
+        at = last - self.offset if first <= begins <= last else skip
         while (found := self.data.find(what, self.place + at)) < 0:
             at = max(at, len(self) - len(what) + 1)
             if at > (limit or self.limit) or not self.grow():
-                self._searched[what] = self.offset + at
+                self._searched[what] = begins, self.offset + at
                 return -1
         return found - self.place
 
