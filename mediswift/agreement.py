@@ -47,7 +47,7 @@ def their_fields(row: dict[str, Any]) -> dict[str, str]:
         "abstract": row["abstract"].replace("UNLABELLED", ""),  # NLM's word for no label
         "mesh_terms": row["mesh_terms"].replace("*", ""),
         "issue": row["issue"],
-        "other_id": row["other_id"] + row["pmc"],
+        "other_id": _listed([row["pmc"], *row["other_id"].split("; ")]),
         "publication_types": row["publication_types"],
         "chemicals": row["chemical_list"],
         "authors": _joined(row["authors"], people),
@@ -68,7 +68,7 @@ def our_fields(row: dict[str, Any]) -> dict[str, str]:
         "keywords": "; ".join(row["keywords"]),
         "mesh_terms": "; ".join(" / ".join(map(_named, heading)) for heading in mesh),
         "issue": f"{row['volume']}({row['issue']})" if row["volume"] else "",
-        "other_id": "; ".join(row["other_ids"]),
+        "other_id": _listed(row["other_ids"]),
         "publication_types": "; ".join(map(_named, row["types"])),
         "chemicals": "; ".join(map(_named, row["chemicals"])),
         "authors": _joined(row["authors"], people),
@@ -104,6 +104,10 @@ def compare(their: str, our: str) -> str:
 def _joined(rows: list[dict[str, Any]], names: Sequence[str]) -> str:
     values = [row[name] or "" for row in rows for name in names]
     return "".join("".join(value) if isinstance(value, list) else value for value in values)
+
+
+def _listed(names: list[str]) -> str:
+    return "; ".join(sorted(filter(None, names)))
 
 
 def _named(term: dict[str, Any]) -> str:

@@ -70,10 +70,14 @@ def _spread(seconds: Sequence[float]) -> dict[str, float]:
     return {"seconds": middle, "seconds_low": low, "seconds_high": high}
 
 
-def race_together(files: Sequence[Path], processes: int, rounds: int = 3) -> list[dict[str, Any]]:
+def race_together(
+    files: Sequence[Path],
+    processes: int,
+    rounds: int = 3,
+    names: Sequence[str] = ("pubmed_parser", "ours"),
+) -> list[dict[str, Any]]:
     """Rows, one a side and number of processes: records per second on the clock on the wall."""
-    jobs = [*files, *files]
-    names, counts = ("pubmed_parser", "ours"), sorted({1, processes})
+    jobs, counts = [*files, *files], sorted({1, processes})
     seconds: dict[tuple[str, int], list[float]] = {(n, c): [] for n in names for c in counts}
     for _ in range(rounds):
         for name, count in seconds:
