@@ -184,9 +184,9 @@ def record(files: Sequence[Path], rounds: int, processes: int) -> Record:
     figures = {
         "fields": agreement(files),
         "rows": race(files, rounds),
-        "together": race_together(files, processes, rounds),
+        "together": race_together(files, processes),
         "peaks": peaks(files),
-        "corpora": corpora(files, processes, rounds),
+        "corpora": corpora(files, processes),
         "resolution": resolution(),
         "baseline": BASELINE,
     }

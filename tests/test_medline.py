@@ -312,14 +312,14 @@ def test_one_wrong_byte_takes_at_most_its_record_and_a_neighbor(place, change):
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_any_damage_of_the_packed_bytes_is_reported(data):
-    packed = bytearray(gzip.compress(WHOLE * 1))
+    packed = bytearray(gzip.compress(WHOLE))
     if data.draw(st.booleans()):
         packed = packed[: data.draw(st.integers(0, len(packed) - 1))]
     else:
         packed[data.draw(st.integers(10, len(packed) - 1))] ^= data.draw(st.integers(1, 255))
     report = Report()
-    list(medline.read(io.BytesIO(bytes(packed)), "some.xml", report))
-    assert report.damaged
+    found = list(medline.read(io.BytesIO(bytes(packed)), "some.xml", report))
+    assert report.damaged or found == read(WHOLE)  # a few bits of a stream are never read
 
 
 @settings(max_examples=150, deadline=None)
