@@ -27,11 +27,10 @@ _TEXT = re.compile(
     r"utf-8|ascii|utf-16(-[lb]e)?|iso8859-\d+|cp125\d|koi8-r|gb18030|shift_jis|euc_\w+"
 )
 _MARKS = {
-    codecs.BOM_UTF8: "utf-8",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-    b"<\0": "utf-16-le",
-    b"\0<": "utf-16-be",
+    re.compile(re.escape(codecs.BOM_UTF8)): "utf-8",
+    re.compile(re.escape(codecs.BOM_UTF16_LE) + b"|" + re.escape(codecs.BOM_UTF16_BE)): "utf-16",
+    re.compile(rb"<\0[^\0]\0"): "utf-16-le",
+    re.compile(rb"\0<\0[^\0]"): "utf-16-be",
 }
 codecs.register_error("mediswift.forbidden", lambda error: ("\0", error.end))
 
@@ -116,7 +115,7 @@ def _to_utf8(pieces: Iterator[bytes], tell: Callable[[str], None]) -> Iterator[b
 def _encoding(head: bytes) -> str:
     """Python's name of the encoding, by the mark at the start or by the declaration."""
     for mark, name in _MARKS.items():
-        if head.startswith(mark):
+        if mark.match(head):
             return name
     declared = _DECLARED.match(head)
     name = declared[1].decode() if declared else "utf-8"

@@ -69,6 +69,10 @@ def test_wide_characters_are_known_without_a_mark(name):
     assert read("<a>é</a>".encode(name)) == ("<a>é</a>".encode(), [])
 
 
+def test_one_wrong_byte_does_not_make_characters_wide():
+    assert read(b"<\0a>text</a>") == (b"<\0a>text</a>", [])
+
+
 def test_a_declaration_that_can_be_read_is_not_wide():
     assert read(b'<?xml version="1.0" encoding="UTF-16"?><a/>')[1] == []
 
