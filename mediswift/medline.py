@@ -2,8 +2,8 @@
 
 Decisions. Records are cut out of the bytes one by one, at their tags, and only then parsed. So
 memory is flat, a damaged record takes no other with it, and what nobody asked for is not parsed:
-a large part of a new file is reference lists. Where the cut is not certain (comments, CDATA, a tag that is
-missing) the parser decides: a record ends at the first end tag that makes it well-formed.
+a large part of a new file is reference lists. Where the cut is not certain (comments, CDATA, a tag
+that is missing) the parser decides: a record ends at the first end tag that makes it well-formed.
 Refused: entities, DTDs, the network, `huge_tree`, records above `LARGEST`. Citations need none of
 them, and each is a known way for a file to attack its reader. Refused too, unless asked for:
 skipping over damage, because half a corpus that looks whole is worse than none.
