@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -42,7 +43,7 @@ SIDES: dict[str, Callable[[Path], Iterator[dict]]] = {
 }
 
 
-def race(files: Sequence[Path], rounds: int = 5) -> list[dict[str, Any]]:
+def race(files: Sequence[Path], rounds: int = 3) -> list[dict[str, Any]]:
     """Rows, one a file and side: records per second of processor time, and how often the peer's."""
     rows = []
     for file in files:
@@ -77,14 +78,14 @@ def race_together(
     names: Sequence[str] = ("pubmed_parser", "ours"),
 ) -> list[dict[str, Any]]:
     """Rows, one a side and number of processes: records per second on the clock on the wall."""
-    jobs, counts = [*files, *files], sorted({1, processes})
+    counts = sorted({1, processes})
     seconds: dict[tuple[str, int], list[float]] = {(n, c): [] for n in names for c in counts}
     for _ in range(rounds):
         for name, count in seconds:
             with ProcessPoolExecutor(count, get_context("spawn")) as pool:
                 list(pool.map(_count, [name] * count, [files[0]] * count))  # imports are done
                 began = time.perf_counter()
-                total = sum(pool.map(_count, [name] * len(jobs), jobs))
+                total = sum(pool.map(_count, [name] * len(files), files))
                 seconds[name, count].append(time.perf_counter() - began)
     return [
         {"side": name, "processes": count, "records_per_s": total / statistics.median(found)}
@@ -100,7 +101,7 @@ def _count(name: str, file: Path) -> int:
 def peaks(files: Sequence[Path]) -> list[dict[str, Any]]:
     """Rows, one a file and side: the largest size of a fresh process that reads the file."""
     return [
-        {"file": file.name, "side": name, "peak_bytes": _run("reading", "--only", name, file)[1]}
+        {"file": file.name, "side": name, "peak_bytes": _run("--only", name, file)[1]}
         for file in files
         for name in SIDES
     ]
@@ -109,7 +110,8 @@ def peaks(files: Sequence[Path]) -> list[dict[str, Any]]:
 def corpora(files: Sequence[Path], processes: int, rounds: int = 3) -> list[dict[str, Any]]:
     """Rows, one a number of processes: from files to a finished corpus, and what a baseline takes.
 
-    Each file is given twice, so that two processes have work. `hours` and `gigabytes` are those of
+    Each file is given twice, so that two processes have work; `peak_bytes` is that of the first
+    process, which does all of it if it is alone. `hours` and `gigabytes` are those of
     `BASELINE` citations like these.
     """
     found: dict[int, list[tuple[float, int]]] = {count: [] for count in sorted({1, processes})}
@@ -121,7 +123,7 @@ def corpora(files: Sequence[Path], processes: int, rounds: int = 3) -> list[dict
         for turn in range(rounds):
             for count in found:
                 cache = Path(name, f"{turn}-{count}")
-                found[count].append(_run("mirror", source, "--processes", count, cache=cache))
+                found[count].append(_run("--corpus", source, "--processes", count, cache=cache))
         total = sum(sum(not row["deleted"] for row in ours(file)) for file in jobs)
         disk = _disk(cache / "medline", total)
     return [
@@ -149,7 +151,7 @@ def _disk(cache: Path, citations: int) -> dict[str, float]:
 
 def resolution(rounds: int = 3) -> dict[str, float]:
     """Seconds and bytes to find out what is alive among `BASELINE` PMIDs of as many citations."""
-    found = [_run("reading", "--resolve", BASELINE) for _ in range(rounds)]
+    found = [_run("--resolve", BASELINE) for _ in range(rounds)]
     seconds = _spread([seconds for seconds, _ in found])
     return {"pmids": BASELINE, "peak_bytes": max(peak for _, peak in found)} | seconds
 
@@ -162,17 +164,31 @@ def resolve(pmids: int, each: int = 30_000) -> int:
     return sum(int(mask.sum()) for mask in mirror.find_alive(rows)[0])
 
 
-def _run(module: str, *arguments: object, cache: Path | None = None) -> tuple[float, int]:
-    """Seconds and peak bytes of a fresh process. Raises RuntimeError if it failed."""
-    command = [sys.executable, "-m", f"mediswift.{module}", *map(str, arguments)]
+def _run(*arguments: object, cache: Path | None = None) -> tuple[float, int]:
+    """Seconds of this module in a fresh process, and its peak bytes, the last word that it prints.
+
+    Raises RuntimeError if it failed.
+    """
+    command = [sys.executable, "-m", "mediswift.reading", *map(str, arguments)]
     here = os.environ | ({"MEDISWIFT_CACHE": str(cache)} if cache else {})
     began = time.perf_counter()
-    process = subprocess.Popen(command, env=here, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+    done = subprocess.run(command, env=here, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
         raise RuntimeError(f"a measurement needs its process to end well; {command} did not")
-    return time.perf_counter() - began, usage.ru_maxrss * 1024
+    return time.perf_counter() - began, int(done.stdout.split()[-1])
+
+
+def peak_bytes() -> int:
+    """Largest size of this process. The system's `ru_maxrss` would count its parent's, too.
+
+    >>> peak_bytes() > 1_000_000
+    True
+    """
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+    (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
 
 
 def record(files: Sequence[Path], rounds: int, processes: int) -> Record:
@@ -182,11 +198,12 @@ def record(files: Sequence[Path], rounds: int, processes: int) -> Record:
     params = {"files": [file.name for file in files], "rounds": rounds, "workers": processes}
     params |= {"peer": f"pubmed_parser {metadata.version('pubmed_parser')}"}
     figures = {
+        "load_average": os.getloadavg()[0],
         "fields": agreement(files),
         "rows": race(files, rounds),
-        "together": race_together(files, processes),
+        "together": race_together(files, processes, rounds),
         "peaks": peaks(files),
-        "corpora": corpora(files, processes),
+        "corpora": corpora(files, processes, rounds),
         "resolution": resolution(),
         "baseline": BASELINE,
     }
@@ -198,16 +215,19 @@ def main(argv: list[str] | None = None) -> int:
     """Exit code: measure, print, keep the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="*", type=Path, help=".xml.gz files of MEDLINE")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, help="folder that gets the record")
     parser.add_argument("--only", choices=SIDES, help="read once, for its memory")
+    parser.add_argument("--corpus", help="load this folder once, for its memory")
     parser.add_argument("--resolve", type=int, help="so many PMIDs, for its memory")
     given = parser.parse_args(argv)
     if given.only:
-        print(sum(_count(given.only, file) for file in given.files))
+        print(sum(_count(given.only, file) for file in given.files), peak_bytes())
+    elif given.corpus:
+        print(len(mirror.load(given.corpus, given.processes)), peak_bytes())
     elif given.resolve:
-        print(resolve(given.resolve))
+        print(resolve(given.resolve), peak_bytes())
     else:
         kept = record(given.files, given.rounds, given.processes)
         print(records.write(kept, given.out / kept.id) if given.out else kept)
