@@ -146,7 +146,9 @@ def make_parser() -> argparse.ArgumentParser:
     ):
         verb = _verb(doors, name, function, text)
         verb.add_argument("study", type=Path)
-        verb.add_argument("--cores", type=int, default=1, help="notebooks at a time")
+        place = verb.add_mutually_exclusive_group()
+        place.add_argument("--cores", type=int, default=1, help="notebooks at a time, here")
+        place.add_argument("--profile", type=Path, help="of a cluster: profiles/slurm")
     verb.add_argument("--picture", type=Path, help="also save the front page's figure as PNG here")
     return parser
 

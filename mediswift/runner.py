@@ -39,7 +39,7 @@ QUIET = {
 }
 """Executed pages are static: a progress bar would be a dead widget there. The loop prints plain
 lines."""
-STUDY_KEYS = {"title", "notebooks", "parameters", "grid"}
+STUDY_KEYS = {"title", "notebooks", "parameters", "grid", "gpus"}
 
 
 @dataclass(frozen=True)
@@ -139,18 +139,31 @@ def jobs(study: Path, root: Path = ROOT) -> list[Job]:
     return [job for _, job in found]
 
 
-def run_study(study: Path, cores: int = 1, root: Path = ROOT) -> list[Job]:
+def gpus(study: Path) -> int:
+    """GPUs that each notebook of a study takes, for whoever hands out machines; 0 = none.
+
+    >>> gpus(ROOT / "studies" / "demo.yaml")
+    0
+    """
+    return _read_study(study)["gpus"]
+
+
+def run_study(
+    study: Path, cores: int = 1, root: Path = ROOT, profile: Path | None = None
+) -> list[Job]:
     """Jobs of a study that failed or were not reached, after running what is not done yet.
 
+    They run here, `cores` at a time, or where a Snakemake `profile` (a folder) sends them.
     Progress is Snakemake's; the executed notebooks lie where `jobs` says. Raises RuntimeError when
-    Snakemake itself fails.
+    Snakemake itself fails, FileNotFoundError for no such profile.
     """
     todo = jobs(study, root)  # a broken study is an error before anything starts
+    where = _profile_words(profile) if profile else ["--cores", str(cores), "--quiet", "all"]
     if any("demo:" in job.parameters.values() for job in todo):
         for name in demo.load_pins():
             demo.fetch(name)  # here, where a progress bar can be seen
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
-    options = ["--directory", str(root), "--cores", str(cores), "--keep-going", "--quiet", "all"]
+    options = ["--directory", str(root), *where, "--keep-going"]
     # its own lock outlives a killed run and must be taken away by hand; ours does not
     options += ["--nolock", "--rerun-incomplete"]
     config = ["--config", f"study={study.resolve()}", f"root={root}"]
@@ -175,6 +188,14 @@ def label(notebook: Path, point: dict[str, Any]) -> str:
     """
     text = "-".join([notebook.stem, *(f"{name}{value}" for name, value in point.items())])
     return re.sub(r"[^\w.-]", "_", text)
+
+
+def _profile_words(profile: Path) -> list[str]:
+    if not (profile / "config.yaml").is_file():
+        there = sorted(path.parent.name for path in (ROOT / "profiles").glob("*/config.yaml"))
+        raise FileNotFoundError(f"no {profile}/config.yaml; profiles/ has {', '.join(there)}")
+    # what a queue refuses is said by Snakemake alone
+    return ["--profile", str(profile.resolve()), "--quiet", "rules", "reason", "host"]
 
 
 def _typed(name: str, value: Any, kind: str) -> Any:
@@ -225,7 +246,11 @@ def _read_study(study: Path) -> dict[str, Any]:
     given, grid = content.get("parameters") or {}, content.get("grid") or {}
     if scalars := [name for name, values in grid.items() if not isinstance(values, list)]:
         raise ValueError(f"a grid has a list of values for each name; {study} has none: {scalars}")
+    count = content.get("gpus", 0)
+    if type(count) is not int or count < 0:
+        raise ValueError(f"gpus is a whole number, 0 or more; {study} has {count!r}")
     return content | {
+        "gpus": count,
         "parameters": {name: _expanded(value) for name, value in given.items()},
         "grid": {name: [_expanded(value) for value in values] for name, values in grid.items()},
     }

@@ -165,7 +165,7 @@ def run_study(arguments: argparse.Namespace) -> int:
     """A grid of notebooks."""
     from mediswift import runner
 
-    todo = runner.run_study(arguments.study, arguments.cores)
+    todo = runner.run_study(arguments.study, arguments.cores, profile=arguments.profile)
     for job in todo:
         failed = job.output.with_suffix(".failed.ipynb")
         why = f"failed: see {failed}" if failed.exists() else "not reached"

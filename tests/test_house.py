@@ -29,7 +29,7 @@ FLOORS = [
     "baselines generate hoc priors runs",
     "lessons",
     "examine finetune peers pretrain protocols pseudolabels",
-    "ablation",
+    "ablation launch",
     "bench classify contest harness scoring stages",
     "clock figures runner scaling",
     "book exam_figures",

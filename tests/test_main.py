@@ -116,7 +116,7 @@ def test_a_study_that_failed_names_what_is_left(capsys, monkeypatch, tmp_path):
         runner.Job(name, tmp_path, {}, tmp_path / f"{name}.ipynb", ()) for name in ("one", "two")
     ]
     (tmp_path / "one.failed.ipynb").touch()
-    monkeypatch.setattr(runner, "run_study", lambda *_: jobs)
+    monkeypatch.setattr(runner, "run_study", lambda *_, **__: jobs)
     monkeypatch.setattr(book, "render", lambda: pytest.fail("there is nothing to read"))
     for verb in ("study", "book"):
         assert main([verb, "studies/tiny.yaml"]) == 1

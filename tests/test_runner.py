@@ -203,7 +203,7 @@ def test_a_job_waits_for_its_own_point_alone(root):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"sweep": {}}, r"a study has the keys \['grid', 'notebooks', 'parameters', 'title'\]"),
+        ({"sweep": {}}, r"a study has the keys \['gpus', 'grid', 'notebooks', 'parameters', 'tit"),
         (
             {"parameters": {"sede": 1}},
             r"no notebook declares \['sede'\]; declared: \['dense', 'seed'",
