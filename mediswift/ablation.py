@@ -156,13 +156,24 @@ def worth(
 def told(record: Record, column: str = "variant") -> str:
     """Table of a study, a line a variant, in percent and points."""
     rows = record.metrics[f"{column}s"]
-    wide = max(len(column), *(len(row[column]) for row in rows)) + 2
-    lines = [f"{column:{wide}}{'accuracy':>9}  {'above ' + rows[0][column]}"]
-    for row in rows:
-        line = f"{row[column]:{wide}}{100 * row['accuracy']:9.1f}"
+    names = [short(row[column]) for row in rows]
+    wide = max(map(len, [column, *names])) + 2
+    lines = [f"{column:{wide}}{'accuracy':>9}  above {names[0]}"]
+    for row, name in zip(rows, names, strict=True):
+        line = f"{name:{wide}}{100 * row['accuracy']:9.1f}"
         lines.append(line + (f"  {_difference(row)}" if "difference" in row else ""))
     majority = record.metrics["rows"][0]["majority_accuracy"]
     return "\n".join([*lines, f"{'majority':{wide}}{100 * majority:9.1f}"])
+
+
+def short(variant: str) -> str:
+    """Name of a variant for reading: a run's without its kind and its hash.
+
+    >>> short("pretrain-demo-s75-unstructured-seed0-c6224f878a"), short("9")
+    ('demo-s75-unstructured-seed0', '9')
+    """
+    kind, *parts = variant.split("-")
+    return "-".join(parts[:-1]) if kind in ("pretrain", "finetune") else variant
 
 
 def verdict(row: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from datasets import Dataset, DatasetDict, Features, Value, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
-from mediswift import demo, medline
+from mediswift import demo, medline, mirror
 from mediswift.contamination import exam_pmids
 from mediswift.documents import TEXT_FIELDS, make_document, read_jsonl
 from mediswift.rows import fingerprint, keys, select
@@ -32,12 +32,13 @@ KINDS = {
     "demo": "demo:",
     "jsonl": "jsonl:PATH",
     "medline": "medline:PATH",
+    "salvage": "salvage:PATH",
     "hf": "hf:REPO[:CONFIG]",
 }
 FEATURES = Features(
     {name: Value("string") for name in ("pmid", "title", "abstract", "year", "source")}
 )
-SCHEMA = 1
+SCHEMA = 2
 """Raise it whenever reading or cleaning changes, so that older Arrow files are not used again."""
 
 
@@ -46,7 +47,9 @@ def load(address: str) -> Dataset:
 
     `sample:` is our own synthetic text; `demo:` two real MEDLINE files, downloaded once;
     `jsonl:PATH` one JSON object a line, plain, .gz or .zst; `medline:PATH` NLM's XML, a file or a
-    folder; `hf:REPO[:CONFIG]` a dataset of the Hugging Face hub, or a local folder of that form.
+    folder of baseline and updates (see `mirror`); `salvage:PATH` the same without what is damaged,
+    which is printed; `hf:REPO[:CONFIG]` a dataset of the Hugging Face hub, or a local folder of
+    that form.
     What is unknown is "". `make_document` says which fields are read, and how.
 
     Raises ValueError for a wrong address and for a damaged or unfitting file, FileNotFoundError for
@@ -64,9 +67,8 @@ def load(address: str) -> Dataset:
         return _cache(
             address, lambda: (make_document(row, place) for row in rows), [rows._fingerprint]
         )
-    if kind == "medline":
-        files = medline.find_files(place)
-        return _cache(address, lambda: _read_medline(files), files)
+    if kind in ("medline", "salvage"):
+        return mirror.load(place, salvage=kind == "salvage").select_columns(list(FEATURES))
     file = _find(
         demo.DATA / "sample" / "abstracts.jsonl" if kind == "sample" else place, Path.is_file
     )
@@ -76,7 +78,7 @@ def load(address: str) -> Dataset:
 def parse_address(address: str) -> tuple[str, str]:
     """Kind and place of an address: what stands before and after its first colon.
 
-    Raises ValueError, with all five kinds and the nearest, if it is none or lacks its place.
+    Raises ValueError, with all kinds and the nearest, if it is none or lacks its place.
 
     >>> parse_address("jsonl:abstracts.jsonl.zst")
     ('jsonl', 'abstracts.jsonl.zst')
@@ -142,16 +144,8 @@ def _read_demo() -> Iterator[dict]:
     for member in demo.load_pins()["medline"]["members"]:
         name = Path(member).name
         with demo.open_member("medline", member) as stream:
-            yield from (_from_article(a, name) for a in medline.read_articles(stream, name))
-
-
-def _read_medline(files: list[Path]) -> Iterator[dict]:
-    for file in files:
-        yield from (_from_article(article, file.name) for article in medline.load_articles(file))
-
-
-def _from_article(article: dict, source: str) -> dict[str, str]:
-    return make_document(article | {"abstract": article["sections"]}, source)
+            rows = (row for row in medline.read(stream, name) if "eng" in row["language"])
+            yield from (make_document(row | {"abstract": row["sections"]}, name) for row in rows)
 
 
 def _load_hub(place: str) -> Dataset:

@@ -36,16 +36,23 @@ def reliability(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def protocols(table: pd.DataFrame) -> Figure:
-    """Accuracy of one model by protocol (`protocols.compare`): three marks a protocol."""
-    figure, axes = plt.subplots(figsize=(7, 0.5 * len(table) + 1.5), layout="constrained")
+    """Accuracy of one model by protocol (`protocols.compare`): three marks a protocol.
+
+    The first and the last have their 95 % intervals.
+    """
+    figure, axes = plt.subplots(figsize=(7, 0.6 * len(table) + 1.5), layout="constrained")
     places = np.arange(len(table))[::-1]
     marks = [
-        ("ours", "our prompt, its rows", DENSE, "o"),
-        ("likeliest", "its prompt, likeliest answer", BLUE, "^"),
-        ("read", "its prompt, its reading", ORANGE, "s"),
+        ("ours", "our prompt, its rows", DENSE, "o", ("low", "high")),
+        ("likeliest", "its prompt, likeliest answer", BLUE, "^", ("likeliest", "likeliest")),
+        ("read", "its prompt, its reading", ORANGE, "s", ("read_low", "read_high")),
     ]
-    for column, label, color, marker in marks:
-        axes.plot(table[column], places, marker, color=color, label=label, alpha=0.8)
+    for shift, (column, label, color, marker, (low, high)) in zip(
+        (0.2, 0, -0.2), marks, strict=True
+    ):
+        value = table[column]
+        widths = [value - table[low], table[high] - value]
+        axes.errorbar(value, places + shift, xerr=widths, fmt=marker, color=color, label=label)
     axes.set(xlabel="accuracy (%)", yticks=places, yticklabels=table.index, xlim=(-2, 102))
     axes.set_ylim(-0.6, len(table) - 0.4)
     figure.legend(frameon=False, ncols=3, loc="outside upper center")

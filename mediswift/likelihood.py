@@ -3,12 +3,12 @@
 Decisions. Scores are sums over all tokens of an answer, so that an answer of several tokens is
 neither favored nor cut. Rows are padded on the right, because left padding shifts learned
 positions; a causal model never looks that way, so no mask is made, and attention takes its fast
-path. Answers that begin alike share a row: one-token answers cost one row a prefix. Rows of like
-length go together, the longest first, so that a batch too large fails at once. Log-softmax is in
+path. A prefix is read once: answers that begin alike share its row, so those of one token cost one
+row a prefix, and others go on from the model's cache, where it has one. Rows of like length go
+together, the longest first, so that a batch too large fails at once. Log-softmax is in
 float32 at the few positions that count, whatever the model's precision.
 """
 
-import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
+
+from mediswift.cache import Reading, keeping, remembers
 
 BATCH_TOKENS = {"cpu": 2048}
 """B x T of a batch by device: a CPU is fastest while a batch fits its cache."""
@@ -62,8 +64,12 @@ def log_likelihoods(
         )
     device = next(model.parameters()).device.type
     batch_tokens = batch_tokens or BATCH_TOKENS.get(device, MOST_BATCH_TOKENS)
-    scores = np.zeros((len(prefixes), len(answers)))
+    scores, stems = np.zeros((len(prefixes), len(answers))), _stems(answers)
     with evaluating(model):
+        if len(stems) > 1 and remembers(model):
+            for batch in by_length(prefixes, len(max(stems, key=len)), batch_tokens):
+                scores[batch] = _continued(model, [prefixes[i] for i in batch], answers, stems)
+            return scores
         for batch in _batches(_rows(prefixes, answers), batch_tokens):
             reads = [read for row in batch for read in row.reads]
             for read, value in zip(reads, _log_probabilities(model, batch), strict=True):
@@ -71,23 +77,68 @@ def log_likelihoods(
     return scores
 
 
-def _rows(prefixes: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[_Row]:
-    """Rows prefix + answer without its last token, one for each stem that no other continues."""
+def by_length(
+    prefixes: Sequence[Sequence[int]], more: int, batch_tokens: int
+) -> Iterator[list[int]]:
+    """Indices of rows of like length, the longest first, so that a batch too large fails at once.
+
+    A batch is one row, or rows x (length + `more`) <= `batch_tokens`.
+    """
+    order = sorted(range(len(prefixes)), key=lambda i: len(prefixes[i]), reverse=True)
+    while order:
+        size = max(1, batch_tokens // (len(prefixes[order[0]]) + more))
+        yield order[:size]
+        order = order[size:]
+
+
+def _stems(answers: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
+    """The answers without their last tokens, but for those that another continues."""
     stems = {tuple(answer[:-1]) for answer in answers}
-    kept = sorted(s for s in stems if not any(t != s and t[: len(s)] == s for t in stems))
-    homes = [next(s for s in kept if s[: len(a) - 1] == tuple(a[:-1])) for a in answers]
+    return sorted(s for s in stems if not any(t != s and t[: len(s)] == s for t in stems))
+
+
+def _home(answer: Sequence[int], stems: list[tuple[int, ...]]) -> int:
+    """Index of the stem that begins with all of an answer but its last token."""
+    return next(i for i, s in enumerate(stems) if s[: len(answer) - 1] == tuple(answer[:-1]))
+
+
+def _continued(
+    model: torch.nn.Module,
+    prefixes: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[int]],
+    stems: list[tuple[int, ...]],
+) -> np.ndarray:
+    """Log-likelihoods (B, answers): prefixes are read once, and each stem goes on from there."""
+    reading = Reading(model, prefixes)
+    first = reading.logits.float().log_softmax(-1)  # (B, V)
+    rows = [torch.tensor(stem, dtype=torch.long) for stem in stems]
+    more = pad_sequence(rows, batch_first=True).to(first.device).repeat(len(prefixes), 1)
+    later = reading.repeat(len(stems)).go_on(more).float().log_softmax(-1)  # (B x S, L, V)
+    later = later.view(len(prefixes), len(stems), *later.shape[1:])
+    columns = [
+        first[:, answer[0]]
+        + sum(later[:, _home(answer, stems), j, token] for j, token in enumerate(answer[1:]))
+        for answer in answers
+    ]
+    return torch.stack(columns, dim=1).double().cpu().numpy()
+
+
+def _rows(prefixes: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[_Row]:
+    """Rows prefix + stem, one for each stem."""
+    stems = _stems(answers)
+    homes = [_home(answer, stems) for answer in answers]
     return [
         _Row(
             [*prefix, *stem],
             [
                 _Read(p, a, len(prefix) - 1 + j, token)
                 for a, answer in enumerate(answers)
-                if homes[a] == stem
+                if homes[a] == i
                 for j, token in enumerate(answer)
             ],
         )
         for p, prefix in enumerate(prefixes)
-        for stem in kept
+        for i, stem in enumerate(stems)
     ]
 
 
@@ -116,16 +167,6 @@ def _log_probabilities(model: torch.nn.Module, batch: list[_Row]) -> list[float]
 def _last_logits(model: torch.nn.Module, ids: torch.Tensor, keep: int) -> torch.Tensor:
     """Logits (B, keep, V) of the last positions."""
     return model(input_ids=ids, attention_mask=None, **keeping(model, keep)).logits[:, -keep:]
-
-
-def keeping(model: torch.nn.Module, count: int) -> dict[str, int]:
-    """Options by which `model` gives the logits of the last `count` positions only, if it can.
-
-    Most models can leave out the others: a third of the time of a small one, and with a large
-    vocabulary most of the memory.
-    """
-    can = "logits_to_keep" in inspect.signature(model.forward).parameters
-    return {"logits_to_keep": count} if can else {}
 
 
 @contextmanager

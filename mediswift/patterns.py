@@ -186,6 +186,21 @@ def kept(size: int, sparsity: float) -> int:
     return math.floor(size * (1 - sparsity) + 1e-6)  # 10 * (1 - 0.9) is 0.99...
 
 
+def count(pattern: Pattern, shape: tuple[int, int], sparsity: float) -> int:
+    """How many weights a mask of `shape` (O, I) keeps, without drawing it.
+
+    >>> count(parse("16x1"), (32, 64), 0.75), count(parse("fan-in"), (32, 64), 0.9)
+    (512, 192)
+    """
+    outputs, inputs = shape
+    if isinstance(pattern, NM | BlockDiagonal):
+        return round(outputs * inputs * (1 - sparsity))
+    if isinstance(pattern, FanIn):
+        return outputs * kept(inputs, sparsity)
+    whole = pattern.rows * pattern.cols if isinstance(pattern, Block) else 1
+    return whole * kept(outputs * inputs // whole, sparsity)
+
+
 def alive(pattern: Pattern, mask: Tensor, scores: Tensor) -> Tensor:
     """Return `mask` (O, I) with the same counts, and a kept weight in every row and column.
 

@@ -59,31 +59,43 @@ class Encoded(NamedTuple):
     truncated: bool
 
 
+class Frame(NamedTuple):
+    """What is the same around every question, in token ids."""
+
+    front: list[int]
+    targets: dict[str, list[int]]
+    """The target of each answer."""
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase) -> "Frame":
+        """Frame that `tokenizer` makes."""
+        targets = {a: continuation_ids(tokenizer, f"{PHRASE} {a}.") for a in ANSWERS}
+        return cls(front_ids(tokenizer), targets)
+
+
 def encode(
     tokenizer: PreTrainedTokenizerBase,
     question: Mapping[str, Any],
     setting: str = "reasoning_required",
     max_length: int | None = None,
+    frame: Frame | None = None,
 ) -> Encoded:
     """Token ids of source and target, together at most `max_length`, as `evaluate` reads them.
 
     The source opens with what the tokenizer itself puts in front of a text. Its end, which is the
     context's, is cut until the longest answer fits: a cut that knew the answer would tell it.
-    Raises ValueError, naming the PMID, when question and answer alone are too long.
+    `frame` saves making it again for each question. Raises ValueError, naming the PMID, when
+    question and answer alone are too long.
     """
-    rendered, front = render(question, setting), front_ids(tokenizer)
-    source = front + text_ids(tokenizer, rendered.source)
-    target = continuation_ids(tokenizer, rendered.target)
+    frame = frame or Frame.of(tokenizer)
+    rendered = render(question, setting)
+    source = frame.front + text_ids(tokenizer, rendered.source)
+    target = frame.targets.get(question["label"]) or continuation_ids(tokenizer, rendered.target)
     if max_length is None:
         return Encoded(source, target, False)
-    longest = max(len(continuation_ids(tokenizer, f"{PHRASE} {a}.")) for a in ANSWERS)
-    room = max_length - longest
-    least = len(front) + len(text_ids(tokenizer, _head(question, setting)))
-    if room < min(least, len(source)):
-        raise ValueError(
-            f"Question and answer must fit into max_length={max_length}, PMID {question['pmid']} "
-            f"needs {least + max_length - room}; use a longer context or leave this item out."
-        )
+    room = max_length - max(map(len, frame.targets.values()))
+    if room < len(source):
+        _check_room(tokenizer, question, setting, room - len(frame.front))
     return Encoded(source[:room], target, len(source) > room)
 
 
@@ -103,8 +115,9 @@ def evaluate(
     """
     room = positions(model, max_length)
     phrase, answers = answer_ids(tokenizer)
-    encoded = [encode(tokenizer, question, setting, room) for question in questions]
-    prefixes = [list(joiner(model)(item.source, phrase)) for item in encoded]
+    frame, join = Frame.of(tokenizer), joiner(model)
+    encoded = [encode(tokenizer, question, setting, room, frame) for question in questions]
+    prefixes = [list(join(item.source, phrase)) for item in encoded]
     scores = log_likelihoods(model, prefixes, answers, batch_tokens)
     predictions = [prediction(*pair) for pair in zip(questions, scores, strict=True)]
     return Report(predictions, setting, sum(item.truncated for item in encoded))
@@ -141,6 +154,17 @@ def humans(path: str | Path, setting: str = "reasoning_required") -> Report:
     pairs = [(pmid, items[pmid]["final_decision"], items[pmid][field]) for pmid in test]
     rows = [{"pmid": p, "label": label, "prediction": said} for p, label, said in pairs]
     return Report(rows, setting, name="humans", baseline=True)
+
+
+def _check_room(
+    tokenizer: PreTrainedTokenizerBase, question: Mapping[str, Any], setting: str, room: int
+) -> None:
+    least = len(text_ids(tokenizer, _head(question, setting)))
+    if room < least:
+        raise ValueError(
+            f"Question and answer must fit into max_length, PMID {question['pmid']} is "
+            f"{least - room} tokens too long; use a longer context or leave this item out."
+        )
 
 
 def _head(question: Mapping[str, Any], setting: str) -> str:

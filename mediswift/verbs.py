@@ -44,6 +44,16 @@ def count_flops(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def plan_run(arguments: argparse.Namespace) -> int:
+    """Memory, FLOPs, hours, energy and disk of a run."""
+    from mediswift import plan
+
+    chosen = {f.name: getattr(arguments, f.name) for f in fields(plan.PlanConfig)}
+    needed = plan.plan(plan.PlanConfig(**chosen), arguments.results)
+    print(json.dumps(needed) if arguments.json else plan.told(needed))
+    return 0
+
+
 def evaluate(arguments: argparse.Namespace) -> int:
     """Score one model on PubMedQA."""
     from mediswift import scoring

@@ -32,9 +32,14 @@ def test_more_models_than_can_be_told_apart_are_refused():
 
 def test_protocols_are_drawn_in_percent():
     columns = {"ours": [55.0, 56.0], "likeliest": [50.0, 40.0], "read": [50.0, 0.0]}
-    figure = exam_figures.protocols(pd.DataFrame(columns, index=["one", "two"]))
+    ends = {"low": [50.0, 51.0], "high": [60.0, 62.0]}
+    ends |= {"read_low": [45.0, 0.0], "read_high": [56.0, 3.0]}
+    figure = exam_figures.protocols(pd.DataFrame(columns | ends, index=["one", "two"]))
     figure.canvas.draw()
     axes = figure.axes[0]
-    assert [list(line.get_xdata()) for line in axes.lines] == list(columns.values())
+    drawn = [(mark.lines[0], mark.lines[2][0]) for mark in axes.containers]
+    assert [list(dots.get_xdata()) for dots, _ in drawn] == list(columns.values())
+    bars = [[list(bar[:, 0]) for bar in lines.get_segments()] for _, lines in drawn]
+    assert (bars[0], bars[2]) == ([[50, 60], [51, 62]], [[45, 56], [0, 3]])
     assert [t.get_text() for t in axes.get_yticklabels()] == ["one", "two"]
     assert "%" in axes.get_xlabel()

@@ -16,16 +16,16 @@ import mediswift
 HOUSE = Path(mediswift.__file__).parent
 FILES = sorted(path.stem for path in HOUSE.rglob("*.py"))
 FLOORS = [
-    "__init__ blocks demo documents flops layouts medline metrics records rows schedule sections "
-    "sharding shingles stats",
-    "batches calibration checkpoints contamination duplicates hallmarks likelihood machine models "
-    "native patterns questions tagger tokens",
-    "decoding loss masks products prompts report selection sheet statements",
-    "corpus engines evidence polarity",
+    "__init__ blocks cache citations damage demo documents flops layouts metrics records rows "
+    "schedule sections sharding shingles stats unpack window",
+    "batches bibliography calibration checkpoints contamination duplicates hallmarks likelihood "
+    "machine medline models native patterns questions tagger tokens",
+    "agreement decoding loss masks mirror products prompts report selection sheet statements",
+    "corpus engines evidence polarity reading",
     "artificial choice materials",
     "linear",
     "sparse",
-    "contestant folds pubmedqa train",
+    "contestant folds plan pubmedqa train",
     "baselines generate hoc priors runs",
     "lessons",
     "examine finetune peers pretrain protocols pseudolabels",

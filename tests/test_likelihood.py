@@ -1,11 +1,23 @@
 """Tests of mediswift.likelihood. Run with: pytest tests/test_likelihood.py."""
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
-from transformers import BioGptConfig, BioGptForCausalLM, GPT2Config, GPT2LMHeadModel
+from transformers import (
+    BioGptConfig,
+    BioGptForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+)
 
 from mediswift.likelihood import log_likelihoods
+from mediswift.prompts import SoftPrompt
 
 PREFIXES = [[3, 1, 4], [1, 5, 9, 2, 6, 5, 3, 5], [8], [9, 7, 9, 3, 2]]
 SHAPES = [[[7], [8], [9]], [[7, 2], [8], [7, 2, 5]], [[7, 2], [8, 1, 1], [9, 4]]]
@@ -24,6 +36,14 @@ def make_model(kind):
             eos_token_id=None,
         )
         return GPT2LMHeadModel(config)
+    same = {"vocab_size": 16, "hidden_size": 16, "num_hidden_layers": 2}
+    same |= {"num_attention_heads": 2, "max_position_embeddings": 32}
+    if kind == "llama":
+        return LlamaForCausalLM(LlamaConfig(intermediate_size=32, **same))
+    if kind == "opt":
+        return OPTForCausalLM(OPTConfig(ffn_dim=32, word_embed_proj_dim=16, **same))
+    if kind == "soft prompt":
+        return SoftPrompt(make_model("biogpt"), 2)
     config = BioGptConfig(
         vocab_size=16,
         hidden_size=16,
@@ -44,7 +64,7 @@ def one_by_one(model, prefix, answer):
     return sum(float(step[token]) for step, token in zip(steps, answer, strict=True))
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "biogpt"])
+@pytest.mark.parametrize("kind", ["gpt2", "biogpt", "opt", "llama", "soft prompt"])
 @pytest.mark.parametrize("answers", SHAPES)
 @pytest.mark.parametrize("batch_tokens", [1, 20, 8192])
 def test_batches_equal_one_by_one(kind, answers, batch_tokens):
@@ -72,6 +92,20 @@ def test_answers_that_begin_alike_share_a_row(answers, rows):
     model = Counting()
     log_likelihoods(model, PREFIXES, answers)
     assert sum(shape[0] for shape in model.shapes) == rows * len(PREFIXES)
+
+
+def test_a_prefix_is_read_once_whatever_follows(monkeypatch):
+    model, read = make_model("biogpt"), []
+    forward = type(model).forward
+
+    def noted(self, input_ids, **options):
+        read.append(tuple(input_ids.shape))
+        return forward(self, input_ids=input_ids, **options)
+
+    noted.__signature__ = inspect.signature(forward)
+    monkeypatch.setattr(type(model), "forward", noted)
+    log_likelihoods(model, PREFIXES, SHAPES[2])
+    assert read == [(4, 8), (12, 2)]  # three stems, of two tokens at most, after each of four
 
 
 def test_a_model_without_logits_to_keep_scores_the_same():

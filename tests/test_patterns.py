@@ -15,6 +15,7 @@ from mediswift.patterns import (
     FanIn,
     Unstructured,
     alive,
+    count,
     kept,
     parse,
 )
@@ -213,3 +214,14 @@ def test_where_the_count_allows_no_more_as_many_live_as_are_kept():
 
 def test_nothing_kept_is_nothing_revived():
     assert not make_mask((4, 4), 0.95, "unstructured", seed=0, name="w").any()
+
+
+@pytest.mark.parametrize(
+    ("name", "sparsity"),
+    [("unstructured", 0.7), ("fan-in", 0.7), ("2:4", 0.5), ("1:4", 0.75), ("16x1", 0.7)]
+    + [("16x16", 0.6), ("diagonal:4", 0.75)],
+)
+@pytest.mark.parametrize("shape", [(64, 64), (192, 64), (64, 192)])
+def test_what_a_mask_keeps_is_counted_without_it(name, sparsity, shape):
+    mask = make_mask(shape, sparsity, name, seed=0, name="any")
+    assert count(parse(name), shape, sparsity) == int(mask.sum())

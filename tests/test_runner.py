@@ -313,3 +313,15 @@ def test_a_failure_of_snakemake_itself_is_not_a_success(root, monkeypatch):
     )
     with pytest.raises(RuntimeError, match="Snakemake stopped with code 1"):
         runner.run_study(study, 2, root)
+
+
+@pytest.mark.parametrize(
+    "study", sorted((runner.ROOT / "studies").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_every_study_that_ships_can_be_planned(study, monkeypatch):
+    monkeypatch.setenv("MEDISWIFT_DATA", "data")
+    jobs = runner.jobs(study)
+    assert len({job.output for job in jobs}) == len(jobs) >= 1
+    if study.stem == "folds":  # one pre-training serves all ten
+        chapters = [job.notebook.stem[:2] for job in jobs]
+        assert [chapters.count(n) for n in ("03", "04", "05", "06")] == [1, 10, 10, 10]
