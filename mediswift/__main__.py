@@ -41,6 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument("--device", default="h200", help="h200, h100, a100 or cpu")
     verb.add_argument("--gpus", type=int, default=1)
     verb.add_argument("--sharded", action="store_true", help="FSDP2")
+    verb.add_argument("--recompute", action="store_true", help="activations, instead of keeping")
     verb.add_argument("--precision", choices=("no", "bf16"), default="bf16")
     verb.add_argument("--batch-tokens", type=int, default=524_288)
     verb.add_argument("--micro-batch", type=int, default=0, help="rows; 0 = the most that fit")

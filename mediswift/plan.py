@@ -63,6 +63,8 @@ class PlanConfig:
     gpus: int = 1
     sharded: bool = False
     """FSDP2: parameters, gradients and moments divided among the devices."""
+    recompute: bool = False
+    """Keep what enters a block alone, and compute the rest again for the backward pass."""
     precision: str = "bf16"
     batch_tokens: int = 524_288
     micro_batch: int = 0
@@ -224,7 +226,9 @@ def _activations(config: PlanConfig, shape: Shape, tokens: int) -> float:
     each = SAVED[config.precision] + (DEALT[config.precision] if config.engine == "bmm" else 0)
     attention = FLOAT * shape.n_head  # one sum of exponentials a head
     layer = tokens * (each * shape.n_embd + attention) + _copies(config, shape)
-    return shape.n_layer * layer + 3 * FLOAT * tokens * shape.n_embd
+    entering = FLOAT * tokens * shape.n_embd
+    blocks = shape.n_layer * entering + layer if config.recompute else shape.n_layer * layer
+    return blocks + 3 * entering
 
 
 def _copies(config: PlanConfig, shape: Shape) -> float:

@@ -67,6 +67,20 @@ def test_a_layer_keeps_what_the_plan_says(sparsity, pattern, engine, precision):
     assert planned[1] - planned[0] == pytest.approx(counted[1] - counted[0], rel=0.01)
 
 
+def test_recomputing_keeps_what_enters_each_block_and_one_block_whole():
+    counted, planned, chosen = [], [], config(sparsity=0.0, precision="no", recompute=True)
+    for layers in (1, 3):
+        shape = replace(SHAPE, n_layer=layers)
+        model = build(shape, 0.0, "unstructured", "masked").train()
+        model.activation_checkpointing_enable()
+        counted.append(saved_bytes(model, 4, "no"))
+        planned.append(plan.memory(chosen, shape, 4)["activations"])
+    entering = (counted[1] - counted[0]) / 2
+    assert (planned[1] - planned[0]) / 2 == pytest.approx(entering, rel=0.01)
+    kept = plan.memory(replace(chosen, recompute=False), replace(SHAPE, n_layer=1), 4)
+    assert planned[0] == pytest.approx(kept["activations"] + entering, rel=0.01)
+
+
 @pytest.mark.parametrize(("sparsity", "pattern", "engine"), CASES)
 def test_parameters_moments_and_index_are_those_of_a_model(sparsity, pattern, engine):
     model = build(SHAPE, sparsity, pattern, engine)
