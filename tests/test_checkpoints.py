@@ -1,10 +1,12 @@
 """Checkpoints: all of a run's state comes back, or an error says what to do."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from mediswift import checkpoints
@@ -61,12 +63,93 @@ def test_another_run_is_refused_and_nothing_is_read_from_it(saved):
     assert torch.equal(model[0].weight, make(seed=1)[0][0].weight)
 
 
-@pytest.mark.parametrize("kept", [0, 4, 200, -1], ids=["empty", "no size", "header", "last byte"])
+def damage(path, kept=None, flipped=None):
+    """Cut a file to so many bytes, or flip a bit of one byte."""
+    content = bytearray(path.read_bytes()[:kept])
+    if flipped is not None:
+        content[flipped] ^= 1
+    path.write_bytes(content)
+
+
+CUTS = {"empty": 0, "no size": 4, "header": 200, "last byte": -1}
+
+
+@pytest.mark.parametrize("kept", CUTS.values(), ids=CUTS)
 def test_a_truncated_file_says_what_to_do(saved, kept):
-    path = saved[0] / checkpoints.FILE
-    path.write_bytes(path.read_bytes()[:kept])
+    damage(saved[0] / checkpoints.FILE, kept)
     with pytest.raises(ValueError, match=r"safetensors is damaged .*; delete it to start"):
         checkpoints.load(saved[0], *make(), "abc")
+
+
+@pytest.fixture
+def two(saved):
+    """Folder with checkpoints of step 3 and 4, and the tensors of the first."""
+    model, optimizer = make()
+    checkpoints.load(saved[0], model, optimizer, "abc")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    advance(model, optimizer, 1)
+    checkpoints.save(saved[0], model, optimizer, replace(PROGRESS, step=4))
+    return saved[0], before
+
+
+def test_the_newest_is_kept_and_the_one_before(two):
+    assert sorted(path.name for path in two[0].iterdir()) == [checkpoints.BEFORE, checkpoints.FILE]
+    assert checkpoints.load(two[0], *make(), "abc").step == 4
+    (two[0] / checkpoints.FILE).unlink()  # as a kill between the two moves leaves it
+    assert checkpoints.load(two[0], *make(), "abc").step == 3
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [{"kept": kept} for kept in CUTS.values()] + [{"flipped": place} for place in (-1, -300, 300)],
+    ids=str,
+)
+def test_the_newest_whole_one_is_used_and_the_other_named(two, harm, capsys):
+    folder, before = two
+    damage(folder / checkpoints.FILE, **harm)
+    model, optimizer = make(seed=1)
+    assert checkpoints.load(folder, model, optimizer, "abc").step == 3
+    assert all(torch.equal(model.state_dict()[name], before[name]) for name in before)
+    said = capsys.readouterr().err
+    assert said.startswith(f"{folder / checkpoints.FILE} is damaged (")
+    assert said.endswith("going on from checkpoint.before.safetensors, step 3\n")
+    # what comes next never replaces the last good one by the damaged one
+    checkpoints.save(folder, model, optimizer, replace(PROGRESS, step=5))
+    (folder / checkpoints.FILE).unlink()
+    assert checkpoints.load(folder, *make(), "abc").step == 3
+
+
+def test_no_byte_can_be_flipped_unnoticed(two):
+    path = two[0] / checkpoints.FILE
+    whole = path.read_bytes()
+    (two[0] / checkpoints.BEFORE).unlink()
+    for place in range(len(whole)):
+        path.write_bytes(whole)
+        damage(path, flipped=place)
+        with pytest.raises(ValueError, match="is damaged"):
+            checkpoints.load(two[0], *make(), "abc")
+    path.write_bytes(whole)
+    assert checkpoints.load(two[0], *make(), "abc").step == 4
+
+
+def test_without_a_whole_one_both_are_named_and_nothing_is_moved(two):
+    for name in (checkpoints.FILE, checkpoints.BEFORE):
+        damage(two[0] / name, flipped=-1)
+    with pytest.raises(ValueError, match=r"is damaged .*before.* is damaged .*; delete both to"):
+        checkpoints.load(two[0], *make(), "abc")
+    assert sorted(path.name for path in two[0].iterdir()) == [checkpoints.BEFORE, checkpoints.FILE]
+
+
+def test_one_of_an_earlier_version_is_not_trusted(saved):
+    save_file({"parameter/x": torch.zeros(1)}, saved[0] / checkpoints.FILE, {"progress": "{}"})
+    with pytest.raises(ValueError, match="damaged .it has no checksum, as those of earlier"):
+        checkpoints.load(saved[0], *make(), "abc")
+
+
+def test_one_of_another_model_is_refused(saved):
+    model = nn.Linear(4, 4)
+    with pytest.raises(ValueError, match="another model: .* parameters differ, the first is 0.bia"):
+        checkpoints.load(saved[0], model, torch.optim.AdamW(model.parameters()), "abc")
 
 
 @pytest.mark.parametrize("place", [checkpoints, os], ids=["writing", "moving"])
@@ -80,9 +163,3 @@ def test_a_crash_while_saving_keeps_the_state_before(saved, monkeypatch, place):
     with pytest.raises(OSError, match="no space left"):
         checkpoints.save(saved[0], *make(seed=1), Progress(step=9, fingerprint="abc"))
     assert checkpoints.load(saved[0], *make(), "abc").step == 3
-
-
-def test_only_the_newest_is_kept(saved):
-    checkpoints.save(saved[0], *make(), Progress(step=4, fingerprint="abc"))
-    assert [path.name for path in saved[0].iterdir()] == [checkpoints.FILE]
-    assert checkpoints.load(saved[0], *make(), "abc").step == 4
