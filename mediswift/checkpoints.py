@@ -49,12 +49,12 @@ def save(
 ) -> None:
     """Write the run's state into `folder`: all of it or, after a crash, the state before.
 
-    The checkpoint that was the newest is kept as the one before.
+    The checkpoint that was the newest is kept as the one before. Raises OSError when there is no
+    room; then those that are there stay as they are.
     """
     partial = folder / f".{FILE}"  # one process writes: what a kill left is written over
     tensors, said = _tensors(model, optimizer), json.dumps(asdict(progress))
-    save_file(tensors, partial, metadata={"progress": said, "sha256": _checksum(tensors, said)})
-    _to_disk(partial)
+    _write(tensors, partial, {"progress": said, "sha256": _checksum(tensors, said)})
     if (folder / FILE).exists():
         os.replace(folder / FILE, folder / BEFORE)
     os.replace(partial, folder / FILE)
@@ -81,6 +81,19 @@ def load(
     _check_shapes(path, tensors, model)
     _restore(tensors, model, optimizer)
     return progress
+
+
+def _write(tensors: dict[str, Tensor], partial: Path, metadata: dict[str, str]) -> None:
+    try:
+        save_file(tensors, partial, metadata=metadata)
+        _to_disk(partial)
+    except (SafetensorError, OSError) as error:
+        with suppress(OSError):  # what is half written takes the room that is missing
+            partial.unlink()
+        raise OSError(
+            f"the checkpoint could not be written into {partial.parent} ({error}); the last one is "
+            "untouched: make room, and call again to go on from it"
+        ) from error
 
 
 def _newest(folder: Path) -> tuple[Path | None, Progress, dict[str, Tensor]]:

@@ -23,7 +23,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -156,14 +156,22 @@ def write_text(path: Path, text: str) -> Path:
 
 @contextmanager
 def alone(folder: str | Path) -> Iterator[None]:
-    """Hold `folder` for one process at a time; others wait until it is free.
+    """Hold `folder` for one process at a time; others say that they wait until it is free.
 
     The lock is the operating system's: a killed process leaves none behind.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        print(f"another process works on {folder}; waiting until it is done", file=sys.stderr)
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def environment() -> dict[str, Any]:

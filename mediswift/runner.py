@@ -62,7 +62,11 @@ def run(notebook: Path, parameters: dict[str, Any], output: Path) -> float:
     failed copy lies beside `output`.
     """
     values = strict(notebook, parameters)
-    output.parent.mkdir(parents=True, exist_ok=True)
+    with records.alone(output):  # a killed study leaves its last notebook running
+        return _execute(notebook, values, output)
+
+
+def _execute(notebook: Path, values: dict[str, Any], output: Path) -> float:
     failed = output.with_suffix(".failed.ipynb")
     failed.unlink(missing_ok=True)
     began = time.perf_counter()

@@ -34,7 +34,8 @@ from mediswift import demo, examine, finetune, materials, pretrain, runner
 VOLATILE = {"seconds", "tokens_per_s", "created_utc", "env", "process_peak_memory_bytes"}
 """What two runs of one thing may differ in."""
 IMPORTED = ["mediswift.examine", "mediswift.pretrain", "mediswift.runner", "safetensors", "psutil"]
-LONGEST = 300
+OPENED = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+LONGEST = 600
 """Seconds after which work counts as hung."""
 CONFIG = replace(pretrain.profile("tiny"), tokens=40_960, validations=4)
 WHEEL = random.Random(0).randbytes(3_000_000)
@@ -215,28 +216,39 @@ def _undisturbed(name: str, base: Path, folder: Path) -> tuple[dict[str, str], f
 
 
 def _start(name: str, folder: Path) -> multiprocessing.Process:
+    return start(folder, _work, name)
+
+
+def start(folder: Path, work: Callable[..., None], *given: object) -> multiprocessing.Process:
+    """A process, as fresh as a new one but for its imports, that does `work(folder, *given)`."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(IMPORTED)
-    process = context.Process(target=_work, args=(name, str(folder), os.environ.copy()))
+    process = context.Process(target=_quietly, args=(work, folder, os.environ.copy(), given))
     process.start()
     return process
 
 
-def _work(name: str, folder: str, environment: dict[str, str]) -> None:
+def _quietly(
+    work: Callable[..., None], folder: Path, environment: dict[str, str], given: tuple
+) -> None:
     os.environ.update(environment)
-    said = os.open(f"{folder}/said.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(said, 1)
-    os.dup2(said, 2)
-    WORK[name][0](Path(folder))
+    for name, number in (("said.log", 1), ("errors.log", 2)):
+        said = os.open(folder.parent / f"{folder.name}.{name}", OPENED, 0o666)
+        os.dup2(said, number)
+    work(folder, *given)
+
+
+def _work(folder: Path, name: str) -> None:
+    WORK[name][0](folder)
 
 
 def _finish(name: str, process: multiprocessing.Process, folder: Path) -> None:
     process.join(LONGEST)
-    if process.is_alive():
+    if hangs := process.is_alive():
         _strike(process, alone=False)
-        raise TimeoutError(f"{name} hangs: {(folder / 'said.log').read_text()[-2000:]}")
-    if process.exitcode:
-        raise RuntimeError(f"{name} failed: {(folder / 'said.log').read_text()[-2000:]}")
+    if hangs or process.exitcode:
+        errors = (folder.parent / f"{folder.name}.errors.log").read_text()[-2000:]
+        raise RuntimeError(f"{name} {'hangs' if hangs else 'failed'}: {errors}")
 
 
 def _strike(process: multiprocessing.Process, alone: bool) -> None:
@@ -253,13 +265,12 @@ def _strike(process: multiprocessing.Process, alone: bool) -> None:
 
 def picture(folder: Path) -> dict[str, str]:
     """Digest of every file that a reader would use, by path: what must be equal."""
-    skipped = {"said.log", "address.txt"}
     paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
     named = {path.relative_to(folder): path for path in paths}
     return {
         str(name): _digest(path)
         for name, path in named.items()
-        if not any(part.startswith(".") for part in name.parts) and path.name not in skipped
+        if not any(part.startswith(".") for part in name.parts) and path.name != "address.txt"
     }
 
 
