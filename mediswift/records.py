@@ -158,16 +158,22 @@ def write_text(path: Path, text: str) -> Path:
 def alone(folder: str | Path) -> Iterator[None]:
     """Hold `folder` for one process at a time; others say that they wait until it is free.
 
-    The lock is the operating system's: a killed process leaves none behind.
+    The lock is the operating system's: a killed process leaves none behind. Raises OSError where
+    nothing can be written.
     """
     folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)
     except Timeout:
         print(f"another process works on {folder}; waiting until it is done", file=sys.stderr)
         lock.acquire()
+    except OSError as error:
+        raise OSError(
+            f"{folder.parent} must be a folder that can be written: {error.strerror}; choose "
+            "another one, or ask for the right to write there"
+        ) from error
     try:
         yield
     finally:

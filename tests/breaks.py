@@ -15,6 +15,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -103,7 +104,9 @@ def nan(folder: Path) -> None:
 
 def as_nobody(folder: Path) -> None:
     """The process runs as a user who may not write here."""
-    os.environ["HOME"] = "/nonexistent"
+    cache = Path(tempfile.mkdtemp())  # a home of its own
+    cache.chmod(0o777)
+    os.environ |= {"HOME": str(cache), "MEDISWIFT_CACHE": str(cache / "cache")}
     os.setgid(NOBODY)
     os.setuid(NOBODY)
 
@@ -112,8 +115,8 @@ def second_job(folder: Path) -> None:
     """A second loop in the folder, past the door that would let it wait."""
     machine.once = lambda folder, make: make()
     (run,) = folder.glob("pretrain-*")
-    lock = f"import sys, time, filelock; filelock.FileLock({str(run / '.lock')!r}).acquire(); "
-    command = [os.sys.executable, "-c", lock + "print(1, flush=True); sys.stdin.read()"]
+    hold = f"import sys, filelock; lock = filelock.FileLock({str(run / '.lock')!r}); lock.acquire()"
+    command = [os.sys.executable, "-c", f"{hold}; print(1, flush=True); sys.stdin.read()"]
     other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     other.stdout.readline()
 
@@ -214,26 +217,20 @@ def _tried(fault: Fault, half: Path, wanted: dict[str, str]) -> dict[str, Any]:
     good = _checkpoint(folder)
     try:
         code, line, traceback = _run(folder, fault.inside)
-        kept = good is None or _checkpoint(folder, least=good[0]) is not None
+        kept = good and _checkpoint(folder, least=good[0]) is not None  # None: none was whole
         if mounted:
             _mount(folder, None)
         fault.mend(folder)
         again, _, _ = _run(folder, None)
-        same = again == 0 and not _differ(wanted, kills.picture(folder))
+        same = again == 0 and not kills.differences(wanted, kills.picture(folder))
     finally:
         if mounted:
             subprocess.run(["umount", str(folder)], check=True)
-    as_promised = not traceback and kept and same and (code == 0) == fault.goes_on
+    as_promised = not traceback and kept is not False and same and (code == 0) == fault.goes_on
     return {
         "fault": fault.name, "how": fault.how, "exit_code": code, "message": line,
         "traceback": traceback, "kept": kept, "same_bits_after": same, "as_promised": as_promised,
     }  # fmt: skip
-
-
-def _differ(wanted: dict[str, str], found: dict[str, str]) -> list[str]:
-    # What was set aside is there on purpose, and the one before is what it was when going on
-    differing = kills.differences(wanted, found)
-    return [path for path in differing if Path(path).name != checkpoints.DAMAGED]
 
 
 def _run(folder: Path, inside: Callable[[Path], Any] | None) -> tuple[int, str, bool]:
@@ -327,10 +324,10 @@ def _distance(one: tuple, other: tuple) -> tuple[float, float]:
 
 if __name__ == "__main__":
     import sys
-    import tempfile
 
     with tempfile.TemporaryDirectory() as spot:
         os.environ["MEDISWIFT_CACHE"] = f"{spot}/cache"
-        print(json.dumps(table(Path(spot) / "faults", sys.argv[1:] or None), indent=1))
-        if not sys.argv[1:]:
+        if sys.argv[1:] == ["threads"]:
             print(threads(Path(spot) / "threads"))
+        else:
+            print(json.dumps(table(Path(spot) / "faults", sys.argv[1:] or None), indent=1))

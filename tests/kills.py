@@ -29,11 +29,13 @@ from typing import Any
 import psutil
 from safetensors import safe_open
 
-from mediswift import demo, examine, finetune, materials, pretrain, runner
+from mediswift import checkpoints, demo, examine, finetune, materials, pretrain, runner
 
 VOLATILE = {"seconds", "tokens_per_s", "created_utc", "env", "process_peak_memory_bytes"}
 """What two runs of one thing may differ in."""
 IMPORTED = ["mediswift.examine", "mediswift.pretrain", "mediswift.runner", "safetensors", "psutil"]
+SKIPPED = {"address.txt", checkpoints.DAMAGED}
+"""No part of what was to be made."""
 OPENED = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 LONGEST = 600
 """Seconds after which work counts as hung."""
@@ -270,7 +272,7 @@ def picture(folder: Path) -> dict[str, str]:
     return {
         str(name): _digest(path)
         for name, path in named.items()
-        if not any(part.startswith(".") for part in name.parts) and path.name != "address.txt"
+        if not any(part.startswith(".") for part in name.parts) and path.name not in SKIPPED
     }
 
 
