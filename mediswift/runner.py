@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ QUIET = {
 """Executed pages are static: a progress bar would be a dead widget there. The loop prints plain
 lines."""
 STUDY_KEYS = {"title", "notebooks", "parameters", "grid"}
+MOST_POINTS = 10_000
+"""Of a grid: more is a slip of the pen."""
 
 
 @dataclass(frozen=True)
@@ -190,8 +192,8 @@ def _typed(name: str, value: Any, kind: str) -> Any:
         )
     try:
         return readers[kind](value)
-    except (ValueError, TypeError):
-        raise ValueError(f"parameter {name} is of type {kind}, got {value!r}") from None
+    except (ValueError, TypeError, OverflowError):
+        raise ValueError(f"parameter {name} is of type {kind}, got {value!r:.200}") from None
 
 
 def _whole(value: Any) -> int:
@@ -223,16 +225,49 @@ def _read_study(study: Path) -> dict[str, Any]:
     if not study.is_file():
         there = sorted(path.name for path in (ROOT / "studies").glob("*.yaml"))
         raise FileNotFoundError(f"no study {study}; there are {there}")
-    content = yaml.safe_load(study.read_text(encoding="utf-8"))
+    content = _parsed(study)
     if not isinstance(content, dict) or not {"notebooks"} <= content.keys() <= STUDY_KEYS:
-        raise ValueError(f"a study has the keys {sorted(STUDY_KEYS)}; {study} has {content!r:.200}")
+        has = list(content) if isinstance(content, dict) else type(content).__name__
+        raise ValueError(f"a study has the keys {sorted(STUDY_KEYS)}; {study} has {has!r:.200}")
     given, grid = content.get("parameters") or {}, content.get("grid") or {}
-    if scalars := [name for name, values in grid.items() if not isinstance(values, list)]:
-        raise ValueError(f"a grid has a list of values for each name; {study} has none: {scalars}")
+    _check_study(study, content["notebooks"], given, grid)
     return content | {
         "parameters": {name: _expanded(value) for name, value in given.items()},
         "grid": {name: [_expanded(value) for value in values] for name, values in grid.items()},
     }
+
+
+def _parsed(study: Path) -> Any:
+    try:
+        return yaml.safe_load(study.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        why = " ".join(str(error).split())
+        raise ValueError(f"a study is YAML, {study} is not: {why:.200}") from error
+    except RecursionError:
+        raise ValueError(f"a study is YAML of a few levels, {study} is nested deeper") from None
+
+
+def _check_study(study: Path, notebooks: Any, given: Any, grid: Any) -> None:
+    # A name with a folder in it would execute a notebook from anywhere
+    if not isinstance(notebooks, list) or not all(map(_is_name, notebooks)):
+        raise ValueError(f"a study lists names of notebooks, without folders; {study} does not")
+    if not all(isinstance(part, dict) for part in (given, grid)):
+        raise ValueError(f"parameters and grid are values by name; those of {study} are not")
+    if scalars := [name for name, values in grid.items() if not isinstance(values, list)]:
+        raise ValueError(f"a grid has a list of values for each name; {study} has none: {scalars}")
+    values = [*given.values(), *chain.from_iterable(grid.values())]
+    if not all(isinstance(name, str) for name in (*given, *grid)) or not all(map(_is_one, values)):
+        raise ValueError(f"a parameter is a name and one text, number, true or false; see {study}")
+    if (points := math.prod(map(len, grid.values()))) > MOST_POINTS:
+        raise ValueError(f"a grid has at most {MOST_POINTS:,} points, {study} has {points:,}")
+
+
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and re.fullmatch(r"\w[\w.-]*", name) is not None
+
+
+def _is_one(value: Any) -> bool:
+    return isinstance(value, str | int | float)  # a bool is an int
 
 
 def _expanded(value: Any) -> Any:
@@ -242,7 +277,7 @@ def _expanded(value: Any) -> Any:
     if "$" in expanded:
         raise ValueError(f"{value!r} needs a variable that is not set: export it first")
     kind, colon, place = expanded.rpartition(":")
-    return f"{kind}{colon}{Path(place).expanduser().resolve()}"
+    return f"{kind}{colon}{Path(os.path.expanduser(place)).resolve()}"
 
 
 def _points(grid: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:

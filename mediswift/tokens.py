@@ -140,7 +140,7 @@ def load_rows(folder: str | Path, context: int) -> Rows:
     folder = Path(folder)
     if missing := [n for n in ("rows.json", "tokens.bin") if not (folder / n).exists()]:
         raise FileNotFoundError(
-            f"packed rows are rows.json and tokens.bin, {folder} has no {' and no '.join(missing)}; "
+            f"packed rows are rows.json and tokens.bin, {folder} has no {' and '.join(missing)}; "
             "delete what is there, and make them with tokens.pack"
         )
     info = json.loads((folder / "rows.json").read_text(encoding="utf-8"))
