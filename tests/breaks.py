@@ -29,6 +29,8 @@ from mediswift import checkpoints, demo, machine, pretrain, train
 HALF = 20
 """Step after whose checkpoint the fault comes; every fourth step has one."""
 NOBODY = 65534
+TOLERANCE = 1e-3
+"""Nats by which the validation loss may differ between one and two threads."""
 
 
 @dataclass(frozen=True)
@@ -285,7 +287,7 @@ def threads(place: Path) -> dict[str, Any]:
     found = {}
     for name, count in (("one", 1), ("two", 2), ("again", 2)):
         (place / name).mkdir()
-        process = kills.start(place / name, door, torch_threads[count])
+        process = kills.start(place / name, door, THREADS[count])
         process.join(kills.LONGEST)
         assert process.exitcode == 0
         found[name] = _weights(place / name)
@@ -306,7 +308,7 @@ def two_threads(folder: Path) -> None:
     torch.set_num_threads(2)
 
 
-torch_threads = {1: one_thread, 2: two_threads}
+THREADS = {1: one_thread, 2: two_threads}
 
 
 def _weights(folder: Path) -> tuple[dict[str, torch.Tensor], float]:
