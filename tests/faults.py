@@ -2,7 +2,7 @@
 
     python tests/faults.py RESULTS [--kills 50] [--inputs 1000] [--seed 0]
 
-Exits with 1 when something was lost, doubled or different, and leaves the record of it all the same.
+Exits with 1 when something was lost, doubled or different, and leaves the record all the same.
 """
 
 from __future__ import annotations

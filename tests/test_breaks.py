@@ -1,4 +1,4 @@
-"""Each fault gives one clear line, keeps the last good checkpoint, and is mended by what it says."""
+"""Each fault gives one clear line, keeps the last good checkpoint, and is mended by it."""
 
 import breaks
 import pytest
