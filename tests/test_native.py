@@ -55,7 +55,8 @@ def fake(fresh, monkeypatch):
 def test_kernels_are_compiled_once_and_found_again(fresh, monkeypatch):
     assert native.why_not() == ""
     told, made = sorted(fresh.iterdir(), key=lambda path: path.suffix)
-    assert told.suffix == ".sha256" and made.name.startswith("native-float-") and made.suffix == ".so"
+    assert (told.suffix, made.suffix) == (".sha256", ".so")
+    assert made.name.startswith("native-float-")
     native.library.cache_clear()
     monkeypatch.setattr(native, "_compile", lambda *_: pytest.fail("compiled again"))
     native.library(torch.float32)
@@ -127,7 +128,8 @@ def test_two_processes_may_compile_at_once_and_use_the_threads_of_torch(tmp_path
         racer.stdin.flush()
     said = [racer.communicate(timeout=60)[0] for racer in racers]
     assert [racer.returncode for racer in racers] == [0, 0]
-    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".sha256", ".so"]  # whole, and nothing half-made
+    # whole, and nothing half-made
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".sha256", ".so"]
     if sys.platform == "linux":
         assert len(set(said)) == 1 and said[0].count("omp") == 1  # one OpenMP runtime
 
