@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help env book picture study test slow lint lab clean
+.PHONY: help env book picture study test slow faults audit lint lab clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 8
@@ -41,6 +41,16 @@ test: $(READY) ## all tests but the slow ones, under ten minutes on two cores
 
 slow: $(READY) ## the slow tests
 	$(BIN)/python -m pytest -m slow
+
+faults: $(READY) ## kill runs, break things, feed nonsense, and write what came of it into results/ (half an hour)
+	$(BIN)/python tests/faults.py results
+
+audit: $(READY) ## look up every pinned dependency in the index's list of known vulnerabilities
+	@test -x $(VENV)/audit/bin/pip-audit || { \
+	$(PYTHON) -m venv $(VENV)/audit && \
+	$(VENV)/audit/bin/python -m pip install -qq pip-audit==2.10.1; }
+	@sed 's/ *;.*//' requirements.txt > $(VENV)/audit/pinned.txt
+	$(VENV)/audit/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r $(VENV)/audit/pinned.txt
 
 lint: $(READY) ## style, imports, docstrings
 	$(BIN)/ruff check . && $(BIN)/ruff format --check mediswift tests

@@ -56,14 +56,14 @@ def save(
     """Write the run's state into `folder`: all of it or, after a crash, the state before.
 
     The checkpoint that was the newest is kept as the one before. Processes among which a model is
-    sharded all call this, and one of them `writes`.
+    sharded all call this, and one of them `writes`. Raises OSError when there is no room; then
+    those that are there stay as they are.
     """
     tensors, said = _tensors(model, optimizer, writes), json.dumps(asdict(progress))
     if not writes:
         return
     partial = folder / f".{FILE}"  # one process writes: what a kill left is written over
-    save_file(tensors, partial, metadata={"progress": said, "sha256": _checksum(tensors, said)})
-    _to_disk(partial)
+    _write(tensors, partial, {"progress": said, "sha256": _checksum(tensors, said)})
     if (folder / FILE).exists():
         os.replace(folder / FILE, folder / BEFORE)
     os.replace(partial, folder / FILE)
@@ -98,6 +98,19 @@ def restore(folder: Path, model: nn.Module) -> None:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(tensors[f"parameter/{name}"])
+
+
+def _write(tensors: dict[str, Tensor], partial: Path, metadata: dict[str, str]) -> None:
+    try:
+        save_file(tensors, partial, metadata=metadata)
+        _to_disk(partial)
+    except (SafetensorError, OSError) as error:
+        with suppress(OSError):  # what is half written takes the room that is missing
+            partial.unlink()
+        raise OSError(
+            f"the checkpoint could not be written into {partial.parent} ({error}); the last one is "
+            "untouched: make room, and call again to go on from it"
+        ) from error
 
 
 def _newest(folder: Path) -> tuple[Path | None, Progress, dict[str, Tensor]]:

@@ -93,6 +93,10 @@ def _read_lines(path: Path) -> Iterator[str]:
 def _parse_object(line: str) -> dict:
     try:
         record = json.loads(line)
+    except RecursionError:
+        raise ValueError(
+            f"each line must be one JSON object of a few levels; got {line[:60]!r}. Flatten it."
+        ) from None
     except json.JSONDecodeError as error:
         raise ValueError(
             f"each line must be one JSON object; got {line[:60]!r}, wrong at column "

@@ -14,6 +14,7 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -97,29 +98,41 @@ def _openmp_of_torch() -> Path | None:
 
 
 def _built(real: str, shared: bool) -> Path:
-    compiler = os.environ.get("CXX") or next(filter(shutil.which, ("c++", "g++", "clang++")), "")
-    if not shutil.which(compiler or "none"):
+    found = next(filter(shutil.which, ("c++", "g++", "clang++")), "none")
+    compiler = shlex.split(os.environ.get("CXX", "")) or [found]  # it may be "ccache g++"
+    if not all(map(shutil.which, compiler[:1])):
         raise RuntimeError(
             "the native engine needs a C++ compiler and found none: install g++ or clang, or set "
             "CXX; engine='masked' works without"
         )
     flags = [*FLAGS, f"-DREAL={real}"]
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
+    version = subprocess.run([*compiler, "--version"], capture_output=True, text=True).stdout
     shared = shared and "clang" not in version  # whose calls only its own runtime understands
     made_of = f"{SOURCE.read_text()}{flags}{shared}{version}{_processor()}"
     name = f"native-{real}-{hashlib.sha256(made_of.encode()).hexdigest()[:12]}.so"
     path = cache_dir() / name
-    if not path.exists():
+    if not _is_whole(path):
         _compile(compiler, flags, shared, path)
     return path
 
 
-def _compile(compiler: str, flags: list[str], shared: bool, path: Path) -> None:
+def _is_whole(path: Path) -> bool:
+    # A damaged library would crash the process, or compute something else
+    told = path.with_suffix(".sha256")
+    if not path.exists() or not told.exists():
+        return False
+    return told.read_text() == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _compile(compiler: list[str], flags: list[str], shared: bool, path: Path) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder, "native.o"), Path(folder, "native.so")
         linked = [] if shared else ["-fopenmp"]
-        _run([compiler, *flags, "-c", str(SOURCE), "-o", str(made[0])])
-        _run([compiler, "-shared", *linked, str(made[0]), "-o", str(made[1])])
+        _run([*compiler, *flags, "-c", str(SOURCE), "-o", str(made[0])])
+        _run([*compiler, "-shared", *linked, str(made[0]), "-o", str(made[1])])
+        whole = Path(folder, "sha256")
+        whole.write_text(hashlib.sha256(made[1].read_bytes()).hexdigest())
+        os.replace(whole, path.with_suffix(".sha256"))
         os.replace(made[1], path)  # whole or not at all, when two processes compile
 
 

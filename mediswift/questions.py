@@ -17,7 +17,7 @@ from typing import Any
 
 from datasets import Dataset, Features, List, Value, load_dataset
 
-from mediswift import demo
+from mediswift import demo, records
 
 ANSWERS = ("yes", "no", "maybe")
 FOLDS = 10
@@ -72,8 +72,7 @@ def load_official(path: str | Path) -> dict[str, dict[str, Any]]:
             "PubMedQA comes from the path of its JSON file, sample:, demo: or hf:REPO[:CONFIG]; "
             f"{str(path)!r} is none of them and no file. Check the spelling or fetch the file."
         )
-    with open(path, encoding="utf-8") as file:
-        items = json.load(file, object_pairs_hook=lambda pairs: _unique(pairs, path))
+    items = records.read_json(path, object_pairs_hook=lambda pairs: _unique(pairs, path))
     if not isinstance(items, dict) or not all(isinstance(item, dict) for item in items.values()):
         raise ValueError(
             f"An official file is one object of items by PMID, {path} is not; "
@@ -247,9 +246,15 @@ def _checked(
 def _fault(item: dict[str, Any], seen: set[str], labels: Sequence[str]) -> str:
     if item["pmid"] in seen:
         return "come before"
+    lists = [item[name] for name in ("contexts", "section_labels")]
+    texts = [v for name, v in item.items() if name not in ("contexts", "section_labels")]
+    if not all(isinstance(value, list) for value in lists if value is not None):
+        return "contexts or labels that are no list"
+    if not all(isinstance(text, str | None) for text in [*texts, *sum(filter(None, lists), [])]):
+        return "something else than text in a field"
     if not (item["question"] or "").strip():
         return "no question"
-    if not item["contexts"] or not all(text.strip() for text in item["contexts"]):
+    if not item["contexts"] or not all((text or "").strip() for text in item["contexts"]):
         return "an empty context"
     if item["label"] not in labels:
         return f"the label {item['label']!r}"

@@ -23,7 +23,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,14 +79,33 @@ def load(path: str | Path) -> Record:
 
     Raises ValueError when the file is no record of this schema.
     """
-    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    content = read_json(path)
     names = {f.name for f in fields(Record)}
     if not isinstance(content, dict) or content.get("schema") != SCHEMA or set(content) != names:
         raise ValueError(
             f"a record has schema {SCHEMA} and the fields {sorted(names)}; {path} does not: "
             "make it again with this version, or read it with the version that wrote it"
         )
+    kinds = {"params": dict, "metrics": dict, "env": dict, "schema": int}
+    if wrong := sorted(n for n in names if not isinstance(content[n], kinds.get(n, str))):
+        raise ValueError(
+            f"a record's params, metrics and env are objects, and what else it has is "
+            f"text; {path} has others: {wrong}; make it again"
+        )
     return Record(**content)
+
+
+def read_json(path: str | Path, **options: Any) -> Any:
+    """Content of a JSON file; `options` are those of `json.loads`.
+
+    Raises ValueError, naming the file, when it is no JSON or is nested too deeply.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"), **options)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} must be JSON, and is not: {error}; make it again") from error
+    except RecursionError:
+        raise ValueError(f"{path} must be JSON of a few levels, and is nested deeper") from None
 
 
 def newest(folder: str | Path, kind: str, **params: Any) -> Record:
@@ -156,14 +175,28 @@ def write_text(path: Path, text: str) -> Path:
 
 @contextmanager
 def alone(folder: str | Path) -> Iterator[None]:
-    """Hold `folder` for one process at a time; others wait until it is free.
+    """Hold `folder` for one process at a time; others say that they wait until it is free.
 
-    The lock is the operating system's: a killed process leaves none behind.
+    The lock is the operating system's: a killed process leaves none behind. Raises OSError where
+    nothing can be written.
     """
     folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(blocking=False)
+    except Timeout:
+        print(f"another process works on {folder}; waiting until it is done", file=sys.stderr)
+        lock.acquire()
+    except OSError as error:
+        raise OSError(
+            f"{folder.parent} must be a folder that can be written: {error.strerror}; choose "
+            "another one, or ask for the right to write there"
+        ) from error
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def environment() -> dict[str, Any]:
@@ -183,7 +216,7 @@ def _row(record: Record) -> dict[str, Any]:
     own = {"id": record.id, "kind": record.kind, "parent": record.parent}
     if twice := set(record.params) & set(record.metrics):
         raise ValueError(f"params and metrics of {record.id} share {sorted(twice)}; rename one")
-    return own | record.params | record.metrics | {"processor": record.env["processor"]}
+    return own | record.params | record.metrics | {"processor": record.env.get("processor", "")}
 
 
 def _plain(value: Any) -> str:

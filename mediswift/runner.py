@@ -23,11 +23,10 @@ from typing import Any
 
 import nbformat
 import papermill
-import yaml
 
 from mediswift import demo, records
+from mediswift.study import ROOT, read_study
 
-ROOT = Path(__file__).parent.parent
 QUIET = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -39,7 +38,6 @@ QUIET = {
 }
 """Executed pages are static: a progress bar would be a dead widget there. The loop prints plain
 lines."""
-STUDY_KEYS = {"title", "notebooks", "parameters", "grid", "gpus"}
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,11 @@ def run(notebook: Path, parameters: dict[str, Any], output: Path) -> float:
     failed copy lies beside `output`.
     """
     values = strict(notebook, parameters)
-    output.parent.mkdir(parents=True, exist_ok=True)
+    with records.alone(output):  # a killed study leaves its last notebook running
+        return _execute(notebook, values, output)
+
+
+def _execute(notebook: Path, values: dict[str, Any], output: Path) -> float:
     failed = output.with_suffix(".failed.ipynb")
     failed.unlink(missing_ok=True)
     began = time.perf_counter()
@@ -116,7 +118,7 @@ def jobs(study: Path, root: Path = ROOT) -> list[Job]:
     is replaced from the environment. Raises ValueError for an unknown key, a parameter that no
     notebook of the study declares, or a variable that is not set.
     """
-    content = _read_study(study)
+    content = read_study(study)
     given, grid = content["parameters"], content["grid"]
     notebooks = [root / "notebooks" / f"{name}.ipynb" for name in content["notebooks"]]
     types = {notebook: declared(notebook) for notebook in notebooks}
@@ -145,7 +147,7 @@ def gpus(study: Path) -> int:
     >>> gpus(ROOT / "studies" / "demo.yaml")
     0
     """
-    return _read_study(study)["gpus"]
+    return read_study(study)["gpus"]
 
 
 def run_study(
@@ -207,8 +209,8 @@ def _typed(name: str, value: Any, kind: str) -> Any:
         )
     try:
         return readers[kind](value)
-    except (ValueError, TypeError):
-        raise ValueError(f"parameter {name} is of type {kind}, got {value!r}") from None
+    except (ValueError, TypeError, OverflowError):
+        raise ValueError(f"parameter {name} is of type {kind}, got {value!r:.200}") from None
 
 
 def _whole(value: Any) -> int:
@@ -234,36 +236,6 @@ def _boolean(value: Any) -> bool:
     if str(value).lower() not in words:
         raise ValueError(value)
     return words[str(value).lower()]
-
-
-def _read_study(study: Path) -> dict[str, Any]:
-    if not study.is_file():
-        there = sorted(path.name for path in (ROOT / "studies").glob("*.yaml"))
-        raise FileNotFoundError(f"no study {study}; there are {there}")
-    content = yaml.safe_load(study.read_text(encoding="utf-8"))
-    if not isinstance(content, dict) or not {"notebooks"} <= content.keys() <= STUDY_KEYS:
-        raise ValueError(f"a study has the keys {sorted(STUDY_KEYS)}; {study} has {content!r:.200}")
-    given, grid = content.get("parameters") or {}, content.get("grid") or {}
-    if scalars := [name for name, values in grid.items() if not isinstance(values, list)]:
-        raise ValueError(f"a grid has a list of values for each name; {study} has none: {scalars}")
-    count = content.get("gpus", 0)
-    if type(count) is not int or count < 0:
-        raise ValueError(f"gpus is a whole number, 0 or more; {study} has {count!r}")
-    return content | {
-        "gpus": count,
-        "parameters": {name: _expanded(value) for name, value in given.items()},
-        "grid": {name: [_expanded(value) for value in values] for name, values in grid.items()},
-    }
-
-
-def _expanded(value: Any) -> Any:
-    if not isinstance(value, str) or "$" not in value:
-        return value
-    expanded = os.path.expandvars(value)
-    if "$" in expanded:
-        raise ValueError(f"{value!r} needs a variable that is not set: export it first")
-    kind, colon, place = expanded.rpartition(":")
-    return f"{kind}{colon}{Path(place).expanduser().resolve()}"
 
 
 def _points(grid: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:

@@ -138,8 +138,11 @@ def load_rows(folder: str | Path, context: int) -> Rows:
     written.
     """
     folder = Path(folder)
-    if not (folder / "rows.json").exists():
-        raise FileNotFoundError(f"no packed rows in {folder}; make them with tokens.pack")
+    if missing := [n for n in ("rows.json", "tokens.bin") if not (folder / n).exists()]:
+        raise FileNotFoundError(
+            f"packed rows are rows.json and tokens.bin, {folder} has no {' and '.join(missing)}; "
+            "delete what is there, and make them with tokens.pack"
+        )
     info = json.loads((folder / "rows.json").read_text(encoding="utf-8"))
     with open(folder / "tokens.bin", "rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()

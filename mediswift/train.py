@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from filelock import FileLock, Timeout
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -55,7 +56,7 @@ def fit(
     leaves one at the end. With `sharded`, several processes hold a part of the model each, also
     afterwards: `checkpoints.restore` has it whole. Losses are in nats a token. Raises
     KeyboardInterrupt after a checkpoint when asked to stop, RuntimeError when a removed weight
-    moved, FloatingPointError when the loss is not finite.
+    moved or another job trains in `folder`, FloatingPointError when the loss is not finite.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -78,8 +79,8 @@ def fit(
     plain = accelerator.unwrap_model(model)
     progress = checkpoints.load(folder, plain, optimizer.optimizer, fingerprint)
     _choose_engines(accelerator, plain, examples, config)
-    log = Log(folder, progress.step, speaks=accelerator.is_main_process)
-    with _stop_politely() as asked:
+    with _sole_job(accelerator, folder), _stop_politely() as asked:
+        log = Log(folder, progress.step, speaks=accelerator.is_main_process)
         while progress.step < config.steps:
             began = time.perf_counter()
             row = _step(accelerator, model, optimizer, examples, config, progress.step)
@@ -221,6 +222,22 @@ def _any(accelerator: Accelerator, flag: bool) -> bool:
 def _fingerprint(config: Config, examples: int, mask_digest: str) -> str:
     text = json.dumps([asdict(config), examples, mask_digest], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@contextmanager
+def _sole_job(accelerator: Accelerator, folder: Path) -> Iterator[None]:
+    # Two jobs would each write over what the other one wrote; one process speaks for its job
+    if not accelerator.is_main_process:
+        yield
+        return
+    try:
+        with FileLock(folder / ".lock", blocking=False):
+            yield
+    except Timeout:
+        raise RuntimeError(
+            f"one job at a time trains in a folder, and another one trains in {folder}: wait for "
+            "it, or choose another folder"
+        ) from None
 
 
 @contextmanager

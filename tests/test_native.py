@@ -54,11 +54,35 @@ def fake(fresh, monkeypatch):
 @needs_compiler
 def test_kernels_are_compiled_once_and_found_again(fresh, monkeypatch):
     assert native.why_not() == ""
-    (made,) = fresh.iterdir()
-    assert made.name.startswith("native-float-") and made.suffix == ".so"
+    told, made = sorted(fresh.iterdir(), key=lambda path: path.suffix)
+    assert (told.suffix, made.suffix) == (".sha256", ".so")
+    assert made.name.startswith("native-float-")
     native.library.cache_clear()
     monkeypatch.setattr(native, "_compile", lambda *_: pytest.fail("compiled again"))
     native.library(torch.float32)
+
+
+@needs_compiler
+@pytest.mark.parametrize("harm", ["cut", "flipped", "unsigned"])
+def test_a_damaged_library_is_compiled_again(fresh, harm):
+    path = native._built("float", shared=True)
+    content = path.read_bytes()
+    if harm == "unsigned":  # as one of an earlier version
+        path.with_suffix(".sha256").unlink()
+    else:
+        half = len(content) // 2
+        flipped = bytes([content[half] ^ 1]) + content[half + 1 :]
+        path.write_bytes(content[:half] + (flipped if harm == "flipped" else b""))
+    native.library.cache_clear()
+    assert native.lanes() in (4, 8, 16)
+    assert path.with_suffix(".sha256").exists()
+    assert path.stat().st_size == len(content)
+
+
+@needs_compiler
+def test_a_compiler_may_be_several_words(fresh, monkeypatch):
+    monkeypatch.setenv("CXX", f"{shutil.which('env')} {COMPILER}")
+    assert native.why_not() == ""
 
 
 @pytest.mark.parametrize("changed", ["source", "compiler", "processor", "type"])
@@ -104,7 +128,8 @@ def test_two_processes_may_compile_at_once_and_use_the_threads_of_torch(tmp_path
         racer.stdin.flush()
     said = [racer.communicate(timeout=60)[0] for racer in racers]
     assert [racer.returncode for racer in racers] == [0, 0]
-    assert [path.suffix for path in tmp_path.iterdir()] == [".so"]  # whole, and nothing half-made
+    # whole, and nothing half-made
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".sha256", ".so"]
     if sys.platform == "linux":
         assert len(set(said)) == 1 and said[0].count("omp") == 1  # one OpenMP runtime
 

@@ -2,6 +2,8 @@
 
 import json
 import math
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 
 import pytest
@@ -23,6 +25,42 @@ def test_round_trip(tmp_path):
     path = records.write(RECORD, tmp_path / "new" / "folder")
     assert path == tmp_path / "new" / "folder" / "record.json"
     assert records.load(path) == RECORD
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("{", "must be JSON, and is not"), ("[" * 9_000, "nested deeper"), ("\x00", "must be JSON")],
+    ids=["open", "deep", "control"],
+)
+def test_what_is_no_json_is_refused_by_name(tmp_path, text, said):
+    path = tmp_path / "record.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"record.json {said}|record.json .*{said}"):
+        records.load(path)
+
+
+@pytest.mark.parametrize("change", [{"id": 1}, {"params": []}, {"env": None}], ids=str)
+def test_a_field_of_another_type_is_refused(tmp_path, change):
+    path = records.write_json(tmp_path / "record.json", asdict(RECORD) | change)
+    with pytest.raises(ValueError, match=rf"text; .* has others: \['{next(iter(change))}'\]"):
+        records.load(path)
+
+
+def test_who_waits_says_so_and_gets_its_turn(tmp_path, capsys):
+    with ThreadPoolExecutor() as pool:
+        with records.alone(tmp_path / "run"):
+            later = pool.submit(lambda: records.alone(tmp_path / "run").__enter__())
+            time.sleep(0.3)
+            assert not later.done()
+        later.result(timeout=20)
+    assert f"another process works on {tmp_path / 'run'}; waiting" in capsys.readouterr().err
+
+
+def test_where_nothing_can_be_written_the_folder_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file must be a folder that can be written: .*; choose"):
+        with records.alone(tmp_path / "file" / "run"):
+            pass
 
 
 def test_prints_as_a_table():

@@ -3,13 +3,15 @@
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
 import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from mediswift import demo, runner
+from mediswift import demo, records, runner
 
 PARAMETERS = """\
 sparsity: float = 0.75  # fraction removed
@@ -67,7 +69,7 @@ def test_a_notebook_runs_with_its_parameters_beside_its_file(notebook, tmp_path,
     seconds = runner.run(notebook, {"sparsity": "0.5", "seed": 2}, output)
     assert outputs(output) == "2.5 notebooks\n"
     assert seconds >= runner.seconds_of(output) > 0
-    assert list(output.parent.iterdir()) == [output]
+    assert [path for path in output.parent.iterdir() if path.suffix != ".lock"] == [output]
 
 
 def test_a_failure_leaves_no_output_and_names_the_cell(notebook, tmp_path):
@@ -210,6 +212,12 @@ def test_a_job_waits_for_its_own_point_alone(root):
         ),
         ({"grid": {"seeds": [1]}}, r"no notebook declares \['seeds'\]"),
         ({"grid": {"seed": 1}}, r"a grid has a list of values for each name; .* \['seed'\]"),
+        ({"notebooks": ["../one"]}, "a study lists names of notebooks, without folders"),
+        ({"notebooks": ["/tmp/one"]}, "a study lists names of notebooks, without folders"),
+        ({"notebooks": "one"}, "a study lists names of notebooks"),
+        ({"parameters": ["seed"]}, "parameters and grid are values by name"),
+        ({"parameters": {"seed": [1]}}, "a parameter is a name and one text, number, true or"),
+        ({"grid": {"seed": [*range(101)], "sparsity": [0.5] * 100}}, "has 10,100"),
         ({"grid": {"seed": ["x"]}}, "parameter seed is of type int, got 'x'"),
         (
             {"parameters": {"text": "jsonl:$NOWHERE/a.jsonl"}},
@@ -231,6 +239,31 @@ def test_a_study_of_nothing_is_refused(root):
         runner.jobs(path, root)
     with pytest.raises(FileNotFoundError, match=r"no study .*none.yaml; there are \[.*demo.yaml"):
         runner.jobs(path.with_name("none.yaml"), root)
+
+
+@pytest.mark.parametrize("text", ["a: [", "- " * 3_000, "\x00"], ids=["open", "deep", "control"])
+def test_a_study_that_is_no_yaml_is_refused(root, text):
+    path = make_study(root)
+    path.write_text(text)
+    with pytest.raises(ValueError, match="a study is YAML"):
+        runner.jobs(path, root)
+
+
+def test_no_parameter_moves_a_page_out_of_its_folder(root):
+    texts = ["../../up", "/etc/passwd", "jsonl:../x", ".."]
+    folder = root / "runs" / "notebooks" / "two"
+    jobs = runner.jobs(make_study(root, notebooks=["one"], grid={"text": texts}), root)
+    assert {job.output.resolve().parent for job in jobs} == {folder.resolve()}
+
+
+def test_one_notebook_is_executed_by_one_process_at_a_time(notebook, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "_execute", lambda *_: 1.0)
+    with ThreadPoolExecutor() as pool:
+        with records.alone(tmp_path / "one.ipynb"):
+            later = pool.submit(runner.run, notebook, {}, tmp_path / "one.ipynb")
+            time.sleep(0.3)
+            assert not later.done()
+        assert later.result(timeout=20) == 1.0
 
 
 @pytest.mark.parametrize("kind", ["", "jsonl:"])

@@ -160,5 +160,8 @@ def test_a_damaged_file_is_refused(tokenizer, tmp_path, damage):
 
 
 def test_missing_rows_say_how_to_make_them(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no packed rows in .*; make them with tokens\."):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"packed rows are .* make them with tokens\.",
+    ):
         tokens.load_rows(tmp_path, 8)

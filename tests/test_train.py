@@ -335,6 +335,15 @@ def test_a_loss_that_explodes_keeps_the_last_checkpoint(tmp_path, where):
     assert same(state(tmp_path / "cut"), state(tmp_path / "whole"))
 
 
+def test_a_second_job_in_one_folder_is_refused_and_the_first_goes_on(tmp_path):
+    def meet():
+        with pytest.raises(RuntimeError, match="one job at a time .*: wait for it, or choose ano"):
+            train.fit(make_model(), ROWS, CONFIG, tmp_path)
+
+    rows = train.fit(make_model(), Trap(5, meet), CONFIG, tmp_path)
+    assert curve(rows) == curve(train.fit(make_model(), ROWS, CONFIG, tmp_path / "alone"))
+
+
 @pytest.mark.parametrize("change", [{"lr": 1.0}, {"seed": 1}, {"steps": 9}])
 def test_a_checkpoint_of_another_configuration_is_refused(tmp_path, change):
     train.fit(make_model(), ROWS, CONFIG, tmp_path)
