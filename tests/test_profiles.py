@@ -37,8 +37,9 @@ def read(profile):
 
 @pytest.fixture
 def root(tmp_path):
-    """Folder with the project's notebooks, and nothing done."""
-    (tmp_path / "notebooks").symlink_to(runner.ROOT / "notebooks")
+    """Folder with the project in it, and nothing done."""
+    for name in ("notebooks", "mediswift", "results"):
+        (tmp_path / name).symlink_to(runner.ROOT / name)
     return tmp_path
 
 
@@ -50,7 +51,12 @@ def planned(profile, study, root, monkeypatch):
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(runner.ROOT / "Snakefile")]
     command += ["--directory", str(root), "--dry-run", "--nolock"]
     command += ["--config", f"study={study}", f"root={root}"]
-    command += ["--profile", str(runner.ROOT / "profiles" / profile)]
+    place = root / "config.yaml"  # the profile, with the project where it is here
+    content = read(profile)
+    if "default-storage-prefix" in content:
+        content["default-storage-prefix"] = str(root)
+    place.write_text(yaml.safe_dump(content), encoding="utf-8")
+    command += ["--profile", str(place)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.split("\nrule notebook:")[1:]
@@ -70,18 +76,15 @@ def test_a_study_that_asks_for_no_gpu_gets_none(root, monkeypatch):
     assert not any(re.search(r"\bgpu=", job) for job in found)
 
 
-def test_on_kubernetes_executed_notebooks_go_to_the_volume_and_the_rest_stays_there(
-    root, monkeypatch
-):
+def test_on_kubernetes_all_that_a_notebook_reads_and_makes_is_on_the_volume(root, monkeypatch):
+    # a file outside storage would make Snakemake run the notebook where it was called
     found = planned("kubernetes", TINY, root, monkeypatch)
-    (volume,) = read("kubernetes")["kubernetes-persistent-volumes"]
-    place = volume.partition(":")[2]
-    assert read("kubernetes")["default-storage-prefix"] == place
-    wanted = f"output: {place}/runs/notebooks/tiny/01_corpus.ipynb (send to storage)"
-    assert wanted in found[0]
     inputs = re.search(r"input: (.*)", found[0])[1].split(", ")
-    assert f"{root}/notebooks/01_corpus.ipynb" in inputs  # read in place, not moved
-    assert not any("storage" in path for path in inputs)
+    assert f"{root}/notebooks/01_corpus.ipynb (retrieve from storage)" in inputs
+    assert all(path.startswith(f"{root}/") and path.endswith("storage)") for path in inputs)
+    assert f"output: {root}/runs/notebooks/tiny/01_corpus.ipynb (send to storage)" in found[0]
+    (volume,) = read("kubernetes")["kubernetes-persistent-volumes"]
+    assert read("kubernetes")["default-storage-prefix"] == volume.partition(":")[2]
 
 
 @pytest.mark.parametrize("profile", NEEDS)
