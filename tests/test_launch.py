@@ -81,6 +81,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch, nproc, gpus):
 
 
 def test_an_interrupt_here_leaves_a_checkpoint_there(tmp_path):
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job of `&` ignores it
     long = replace(TINY, tokens=4_096_000)
 
     def interrupt_when_it_trains():
@@ -98,6 +99,7 @@ def test_an_interrupt_here_leaves_a_checkpoint_there(tmp_path):
     finally:
         done.set()
         watcher.join()
+        signal.signal(signal.SIGINT, handler)
     (folder,) = tmp_path.glob("pretrain-*")
     assert load_file(folder / checkpoints.FILE)
     assert not (folder / "record.json").exists()
