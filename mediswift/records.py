@@ -37,7 +37,7 @@ class Record:
 
     id: str
     kind: str
-    """corpus | pretrain | finetune | labels | exam | bench | contest | stages | hoc."""
+    """corpus | pretrain | finetune | labels | exam | bench | contest | stages | hoc | faults."""
     params: dict[str, Any]
     """Everything the user chose."""
     metrics: dict[str, Any]

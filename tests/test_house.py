@@ -30,7 +30,7 @@ FLOORS = [
     "lessons",
     "examine finetune peers pretrain protocols pseudolabels",
     "bench classify contest harness scoring stages",
-    "clock figures runner",
+    "clock endurance figures runner",
     "book exam_figures",
     "verbs",
     "__main__",
