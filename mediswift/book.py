@@ -14,7 +14,7 @@ from pathlib import Path
 
 import nbformat
 
-from mediswift import runner
+from mediswift import endurance, runner
 from mediswift.runner import ROOT
 
 CHAPTERS = ROOT / "book" / "notebooks"
@@ -25,13 +25,15 @@ GLUED = "application/papermill.record/"
 def collect(study: Path) -> list[Path]:
     """Chapters that were copied into `book/notebooks` because they changed.
 
-    The front page's figure is taken out of the last one. A study with a grid has many executed
+    The front page's figure is taken out of the last one; the tables of the page on faults are made
+    from its record. A study with a grid has many executed
     copies of a notebook; the first becomes the chapter.
     """
     pages: dict[str, Path] = {}
     for job in runner.jobs(study):
         pages.setdefault(job.notebook.stem, job.output)
     CHAPTERS.mkdir(exist_ok=True)
+    endurance.write(ROOT / "results", CHAPTERS)
     if results := pages.get("07_results"):
         save_picture(FRONT, results, "figure_accuracies")
     chapters = [(output, CHAPTERS / f"{stem}.ipynb") for stem, output in pages.items()]

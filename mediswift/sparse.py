@@ -176,13 +176,17 @@ def layers(model: nn.Module) -> list[SparseLinear]:
 
 
 def choose_engines(model: nn.Module, tokens: int, dtype: torch.dtype = torch.float32) -> str:
-    """Let each layer whose engine is "auto" choose for so many tokens a call; one line on all."""
+    """Let each layer whose engine is "auto" choose for so many tokens a call; one line on all.
+
+    A choice is kept in the cache folder, also one that was measured while others used the machine.
+    """
     for layer in layers(model):
         if layer.engine == AUTO:
             layer.choose(tokens, dtype)
     each = Counter(layer.current for layer in layers(model))
     named = ", ".join(f"{name} computes {count}" for name, count in each.items())
-    return f"of the sparse layers, {named}" if named else ""
+    kept = "chosen once by timing: engines.json in the cache folder, deleted, is measured anew"
+    return f"of the sparse layers, {named} ({kept})" if named else ""
 
 
 def masks_of(model: nn.Module) -> Masks | None:

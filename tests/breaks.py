@@ -106,7 +106,7 @@ def nan(folder: Path) -> None:
 
 def as_nobody(folder: Path) -> None:
     """The process runs as a user who may not write here."""
-    cache = Path(tempfile.mkdtemp())  # a home of its own
+    cache = Path(tempfile.mkdtemp(dir=folder.parent))  # a home of its own
     cache.chmod(0o777)
     os.environ |= {"HOME": str(cache), "MEDISWIFT_CACHE": str(cache / "cache")}
     os.setgid(NOBODY)
@@ -194,11 +194,14 @@ TABLE = [
 # Trying them
 
 
-def table(place: Path, only: list[str] | None = None) -> list[dict[str, Any]]:
-    """Rows of the fault table, each tried now in `place`."""
-    place.mkdir(parents=True)
-    for path in (place, *place.parents[:2]):
-        path.chmod(0o755)  # for the user who may read and not write
+def table(only: list[str] | None = None) -> list[dict[str, Any]]:
+    """Rows of the fault table, each tried now in a folder of its own."""
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o755)  # for the user who may read and not write
+        return _table(Path(place), only)
+
+
+def _table(place: Path, only: list[str] | None) -> list[dict[str, Any]]:
     text(place / "any")
     whole, half = place / "whole", place / "half"
     for folder, inside in ((whole, None), (half, killed)):
@@ -332,4 +335,4 @@ if __name__ == "__main__":
         if sys.argv[1:] == ["threads"]:
             print(threads(Path(spot) / "threads"))
         else:
-            print(json.dumps(table(Path(spot) / "faults", sys.argv[1:] or None), indent=1))
+            print(json.dumps(table(sys.argv[1:] or None), indent=1))

@@ -64,7 +64,7 @@ def measure(params: dict[str, int]) -> dict[str, Any]:
                 f"{killed[-1]['finished']} times finished, {killed[-1]['differences'] or 'equal'}"
             )
             print(f"{work}: killed {count} times, {told}", flush=True)
-        table = breaks.table(Path(place) / "faults")
+        table = breaks.table()
         print(f"faults: {sum(row['as_promised'] for row in table)} of {len(table)} as promised")
         threads = breaks.threads(Path(place) / "threads")
         print(f"threads: {threads}", flush=True)

@@ -17,7 +17,7 @@ HOUSE = Path(mediswift.__file__).parent
 FILES = sorted(path.stem for path in HOUSE.rglob("*.py"))
 FLOORS = [
     "__init__ blocks cache citations damage demo documents flops layouts metrics records rows "
-    "schedule sections sharding shingles stats unpack window",
+    "schedule sections sharding shingles stats study unpack window",
     "batches bibliography calibration checkpoints contamination duplicates hallmarks likelihood "
     "machine medline models native patterns questions tagger tokens",
     "agreement decoding loss masks mirror products prompts report selection sheet statements",
@@ -31,7 +31,7 @@ FLOORS = [
     "examine finetune peers pretrain protocols pseudolabels",
     "ablation launch",
     "bench classify contest harness scoring stages",
-    "clock figures runner scaling",
+    "clock endurance figures runner scaling",
     "book exam_figures",
     "studies verbs",
     "__main__",
