@@ -31,7 +31,7 @@ FLOORS = [
     "examine finetune peers pretrain protocols pseudolabels",
     "ablation launch",
     "bench classify contest harness scoring stages",
-    "clock endurance figures runner scaling",
+    "claims clock endurance figures runner scaling",
     "book exam_figures",
     "studies verbs",
     "__main__",

@@ -1,0 +1,141 @@
+"""The claims ledger: what the paper claims, how surely we know it, our evidence, and a verdict.
+
+Decisions: no verdict is written down: each follows from a committed record by a rule that stands
+here, so a new record may change it. A difference in accuracy says nothing about a method while the
+models that it is taken between read too badly to beat the majority class; then the verdict is
+"not shown", whatever the interval. The claims are in our words, and `known` says whether we read
+them in the paper or in summaries of others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mediswift import ablation, flops, models, records
+from mediswift.records import Record
+
+REPRODUCED = "reproduced"
+CONSISTENT = "consistent at smaller scale"
+NOT_SHOWN = "not shown"
+CONTRADICTED = "contradicted at smaller scale"
+MARGIN = 0.02
+"""Accuracy that may be lost and still count as kept."""
+Evidence = tuple[str, str, str]
+"""Our evidence, the verdict, and the id of the record behind both ("" for arithmetic)."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of the paper, and how it is judged."""
+
+    claim: str
+    known: str
+    """As in `results/published.json`: read | second-hand."""
+    judge: Callable[[Path], Evidence]
+    """From the folder of results to evidence."""
+
+
+def ledger(results: str | Path = "results") -> pd.DataFrame:
+    """Table of the claims: claim, known, evidence, verdict, record.
+
+    Raises FileNotFoundError if a record that a claim is judged by is missing from `results`.
+
+    >>> ledger("results").loc[0, "verdict"]
+    'reproduced'
+    """
+    rows = [(c.claim, c.known, *c.judge(Path(results))) for c in CLAIMS]
+    return pd.DataFrame(rows, columns=["claim", "known", "evidence", "verdict", "record"])
+
+
+def kept(record: Record) -> str:
+    """Verdict: is nothing lost by the other variants, within `MARGIN`, beside the first?
+
+    Kept if both intervals of every difference lie above the margin, contradicted if both of one lie
+    below it.
+    """
+    lows, highs = _ends(record)
+    if not _reads(record):
+        return NOT_SHOWN
+    if any(high < -MARGIN for high in highs):
+        return CONTRADICTED
+    return CONSISTENT if all(low > -MARGIN for low in lows) else NOT_SHOWN
+
+
+def helped(record: Record) -> str:
+    """Verdict: is every other variant better than the first, or every one worse?"""
+    lows, highs = _ends(record)
+    if not _reads(record):
+        return NOT_SHOWN
+    if all(high < 0 for high in highs):
+        return CONTRADICTED
+    return CONSISTENT if all(low > 0 for low in lows) else NOT_SHOWN
+
+
+def _ends(record: Record) -> tuple[list[float], list[float]]:
+    """Lower and upper ends of each difference, the wider of its two intervals at each side."""
+    rows = [row for row in record.metrics["variants"] if "difference" in row]
+    if any(row["low"] is None for row in rows):  # one seed bounds nothing
+        return [-1.0] * len(rows), [1.0] * len(rows)
+    return (
+        [min(row["low"], row["questions_low"]) for row in rows],
+        [max(row["high"], row["questions_high"]) for row in rows],
+    )
+
+
+def _reads(record: Record) -> bool:
+    """Whether an interval of one of the examined models lies wholly above the majority class."""
+    return any(row["low"] > row["majority_accuracy"] for row in record.metrics["rows"])
+
+
+def _ablated(field: str, judge: Callable[[Record], str]) -> Callable[[Path], Evidence]:
+    def of(results: Path) -> Evidence:
+        record = records.newest(results, "ablation", field=field)
+        variants = record.metrics["variants"]
+        said = ", ".join(_said(row) for row in variants)
+        return f"accuracy {said}", judge(record), record.id
+
+    return of
+
+
+def _said(row: dict[str, Any]) -> str:
+    text = f"{ablation.short(row['variant'])}: {100 * row['accuracy']:.1f} %"
+    return text + (f" ({ablation.verdict(row)})" if "difference" in row else "")
+
+
+def _fewer_flops(results: Path) -> Evidence:
+    numbers = records.published(results / "published.json")
+    low, high = (numbers.loc[f"mediswift-reduction-{end}", "value"] for end in ("low", "high"))
+    found = [flops.reduction(models.shape(size), 0.75) for size in ("med", "xl")]
+    fits = round(min(found), 1) >= low and round(max(found), 1) <= high
+    said = f"{min(found):.2f} to {max(found):.2f} times by the formula, at shapes that we inferred"
+    return said, REPRODUCED if fits else CONTRADICTED, ""
+
+
+def _nothing(why: str) -> Callable[[Path], Evidence]:
+    return lambda results: (why, NOT_SHOWN, "")
+
+
+CLAIMS: Sequence[Claim] = (
+    Claim("2 to 2.5 times fewer training FLOPs at up to 75 % sparsity", "read", _fewer_flops),
+    Claim(
+        "accuracy is kept when 50 or 75 % of the weights are removed for pre-training",
+        "second-hand",
+        _ablated("parent", kept),
+    ),
+    Claim(
+        "dense fine-tuning gives back what sparse pre-training costs",
+        "read",
+        _ablated("dense", helped),
+    ),
+    Claim("a soft prompt helps", "second-hand", _ablated("virtual_tokens", helped)),
+    Claim(
+        "better than models of up to 7 billion parameters",
+        "second-hand",
+        _nothing("no model of the paper's size was trained here"),
+    ),
+)

@@ -1,0 +1,91 @@
+"""The ledger: verdicts follow from records by rules, and no rule can only say yes."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mediswift import claims, records
+from mediswift.claims import CONSISTENT, CONTRADICTED, NOT_SHOWN, REPRODUCED
+from mediswift.records import Record
+
+RESULTS = Path(__file__).parent.parent / "results"
+
+
+def study(*ends, able=True):
+    """Ablation whose differences have these intervals, over seeds and over questions alike."""
+    low, high = (0.6, 0.7) if able else (0.5, 0.6)
+    first = {"variant": "0", "accuracy": 0.65, "seeds": 2}
+    others = [
+        first
+        | {"variant": str(i), "difference": (a + b) / 2, "low": a, "high": b}
+        | {"questions_low": a, "questions_high": b}
+        for i, (a, b) in enumerate(ends, 1)
+    ]
+    row = {"low": low, "high": high, "majority_accuracy": 0.55}
+    return Record(
+        id="ablation-x", kind="ablation", params={"field": "x"},
+        metrics={"rows": [row], "variants": [first, *others]}, data_fingerprint="f", env={},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ends", "verdict"),
+    [
+        ([(-0.01, 0.01)], CONSISTENT),
+        ([(-0.01, 0.01), (0.02, 0.05)], CONSISTENT),
+        ([(-0.03, 0.01)], NOT_SHOWN),
+        ([(-0.01, 0.01), (-0.03, 0.01)], NOT_SHOWN),
+        ([(-0.05, -0.03)], CONTRADICTED),
+        ([(-0.01, 0.01), (-0.05, -0.03)], CONTRADICTED),
+        ([(-0.019, -0.01)], CONSISTENT),
+    ],
+)
+def test_kept_means_no_loss_beyond_the_margin(ends, verdict):
+    assert claims.kept(study(*ends)) == verdict
+    assert claims.kept(study(*ends, able=False)) == NOT_SHOWN
+
+
+@pytest.mark.parametrize(
+    ("ends", "verdict"),
+    [
+        ([(0.01, 0.02)], CONSISTENT),
+        ([(0.01, 0.02), (-0.01, 0.02)], NOT_SHOWN),
+        ([(-0.01, 0.02)], NOT_SHOWN),
+        ([(-0.02, -0.01), (-0.03, -0.02)], CONTRADICTED),
+        ([(-0.02, -0.01), (0.01, 0.02)], NOT_SHOWN),
+    ],
+)
+def test_helped_means_every_variant_is_better(ends, verdict):
+    assert claims.helped(study(*ends)) == verdict
+    assert claims.helped(study(*ends, able=False)) == NOT_SHOWN
+
+
+@pytest.mark.parametrize("judge", [claims.kept, claims.helped])
+def test_both_intervals_count_and_one_seed_shows_nothing(judge):
+    record = study((0.01, 0.02))
+    first, other = record.metrics["variants"]
+    for changed in ({"questions_low": -0.5}, {"low": -0.5}, {"low": None, "high": None}):
+        variants = [first, other | changed]
+        assert judge(replace(record, metrics=record.metrics | {"variants": variants})) == NOT_SHOWN
+
+
+def test_the_ledger_names_the_records_it_stands_on():
+    table = claims.ledger(RESULTS)
+    assert set(table["verdict"]) <= {REPRODUCED, CONSISTENT, NOT_SHOWN, CONTRADICTED}
+    assert set(table["known"]) <= {"read", "second-hand"}
+    assert (table.loc[0, "verdict"], table.loc[0, "record"]) == (REPRODUCED, "")
+    for name in filter(None, table["record"]):
+        assert records.load(RESULTS / name / "record.json").kind == "ablation"
+
+
+def test_arithmetic_can_contradict(monkeypatch):
+    monkeypatch.setattr(claims.flops, "reduction", lambda shape, sparsity: 3.0)
+    assert claims.ledger(RESULTS).loc[0, "verdict"] == CONTRADICTED
+
+
+def test_a_missing_record_is_an_error(tmp_path):
+    shutil.copy(RESULTS / "published.json", tmp_path)
+    with pytest.raises(FileNotFoundError, match="ablation"):
+        claims.ledger(tmp_path)
