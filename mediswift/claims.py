@@ -4,7 +4,7 @@ Decisions: no verdict is written down: each follows from a committed record by a
 here, so a new record may change it. A difference in accuracy says nothing about a method while the
 models that it is taken between read too badly to beat the majority class; then the verdict is
 "not shown", whatever the interval. The claims are in our words, and `known` says whether we read
-them in the paper or in summaries of others.
+them in the paper or in summaries of others, or conclude them from what its method holds.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Claim:
 
     claim: str
     known: str
-    """As in `results/published.json`: read | second-hand."""
+    """As in `results/published.json`: read | second-hand | inferred."""
     judge: Callable[[Path], Evidence]
     """From the folder of results to evidence."""
 
@@ -129,10 +129,10 @@ CLAIMS: Sequence[Claim] = (
     ),
     Claim(
         "dense fine-tuning gives back what sparse pre-training costs",
-        "read",
+        "inferred",  # that it is done was read, not what it is worth
         _ablated("dense", helped),
     ),
-    Claim("a soft prompt helps", "second-hand", _ablated("virtual_tokens", helped)),
+    Claim("a soft prompt helps", "inferred", _ablated("virtual_tokens", helped)),
     Claim(
         "better than models of up to 7 billion parameters",
         "second-hand",

@@ -74,7 +74,7 @@ def test_both_intervals_count_and_one_seed_shows_nothing(judge):
 def test_the_ledger_names_the_records_it_stands_on():
     table = claims.ledger(RESULTS)
     assert set(table["verdict"]) <= {REPRODUCED, CONSISTENT, NOT_SHOWN, CONTRADICTED}
-    assert set(table["known"]) <= {"read", "second-hand"}
+    assert set(table["known"]) <= {"read", "second-hand", "inferred"}
     assert (table.loc[0, "verdict"], table.loc[0, "record"]) == (REPRODUCED, "")
     for name in filter(None, table["record"]):
         assert records.load(RESULTS / name / "record.json").kind == "ablation"
