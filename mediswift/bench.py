@@ -8,7 +8,6 @@ between its quartiles. A step is cut where one can wait: forward through the blo
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from mediswift.loss import headless, summed_cross_entropy
 from mediswift.masks import can_have
 from mediswift.records import Record, run_id
 from mediswift.schedule import Config
+from mediswift.stats import spread
 
 DENSE = "dense"
 PARTS = ("forward", "head", "backward", "optimizer")
@@ -250,11 +250,7 @@ def against(seconds: list[float], dense: list[float]) -> dict[str, float]:
     2.0
     """
     ratios = [d / s for d, s in zip(dense, seconds, strict=True)]
-    values = {}
-    for name, each in (("seconds", seconds), ("speedup", ratios)):
-        low, middle, high = statistics.quantiles(each, n=4, method="inclusive")
-        values |= {name: middle, f"{name}_low": low, f"{name}_high": high}
-    return values
+    return spread("seconds", seconds) | spread("speedup", ratios)
 
 
 def _same(one: dict, other: dict) -> bool:

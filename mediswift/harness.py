@@ -32,6 +32,7 @@ from mediswift.flops import Shape
 from mediswift.pubmedqa import PHRASE, evaluate, render
 from mediswift.questions import ANSWERS
 from mediswift.records import Record
+from mediswift.stats import spread
 
 BATCH_SIZES = (1, 8)
 
@@ -154,14 +155,10 @@ def _race(model, tokenizer, questions: Dataset, rounds: int, sizes: Sequence[int
             seconds[name].append(time.process_time() - began)
     theirs = min((n for n in sides if n != "ours"), key=lambda n: statistics.median(seconds[n]))
     ratios = [a / b for a, b in zip(seconds[theirs], seconds["ours"], strict=True)]
-    low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
-    return {
+    return spread("ratio", ratios) | {
         "their_side": theirs,
         "their_documents_per_cpu_s": len(questions) / statistics.median(seconds[theirs]),
         "our_documents_per_cpu_s": len(questions) / statistics.median(seconds["ours"]),
-        "ratio": float(middle),
-        "ratio_low": float(low),
-        "ratio_high": float(high),
         "largest_difference_nats": float(np.abs(scores[theirs] - scores["ours"]).max()),
         "same_answers": bool((scores[theirs].argmax(1) == scores["ours"].argmax(1)).all()),
     }

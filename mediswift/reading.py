@@ -33,6 +33,7 @@ from datasets import Dataset
 from mediswift import mirror, records
 from mediswift.agreement import agreement, everything, ours, theirs
 from mediswift.records import Record
+from mediswift.stats import spread
 
 BASELINE = 36_000_000
 """Citations of the baseline that is extrapolated to."""
@@ -60,15 +61,9 @@ def race(files: Sequence[Path], rounds: int = 3) -> list[dict[str, Any]]:
 
 def _row(file: str, name: str, records: int, seconds: dict[str, list[float]]) -> dict[str, Any]:
     ratios = np.divide(seconds["pubmed_parser"], seconds[name])
-    low, middle, high = map(float, np.quantile(ratios, [0.25, 0.5, 0.75]))
     rate = records / statistics.median(seconds[name])
     found = {"file": file, "side": name, "records": records, "records_per_cpu_s": rate}
-    return found | {"ratio": middle, "ratio_low": low, "ratio_high": high} | _spread(seconds[name])
-
-
-def _spread(seconds: Sequence[float]) -> dict[str, float]:
-    low, middle, high = map(float, np.quantile(seconds, [0.25, 0.5, 0.75]))
-    return {"seconds": middle, "seconds_low": low, "seconds_high": high}
+    return found | spread("ratio", ratios) | spread("seconds", seconds[name])
 
 
 def race_together(
@@ -89,7 +84,7 @@ def race_together(
                 seconds[name, count].append(time.perf_counter() - began)
     return [
         {"side": name, "processes": count, "records_per_s": total / statistics.median(found)}
-        | _spread(found)
+        | spread("seconds", found)
         for (name, count), found in seconds.items()
     ]
 
@@ -128,7 +123,7 @@ def corpora(files: Sequence[Path], processes: int, rounds: int = 3) -> list[dict
         disk = _disk(cache / "medline", total)
     return [
         {"processes": count, "citations": total, "peak_bytes": max(peak for _, peak in runs)}
-        | _spread([seconds for seconds, _ in runs])
+        | spread("seconds", [seconds for seconds, _ in runs])
         | {"hours": BASELINE * statistics.median(s for s, _ in runs) / total / 3600}
         | disk
         for count, runs in found.items()
@@ -152,7 +147,7 @@ def _disk(cache: Path, citations: int) -> dict[str, float]:
 def resolution(rounds: int = 3) -> dict[str, float]:
     """Seconds and bytes to find out what is alive among `BASELINE` PMIDs of as many citations."""
     found = [_run("--resolve", BASELINE) for _ in range(rounds)]
-    seconds = _spread([seconds for seconds, _ in found])
+    seconds = spread("seconds", [seconds for seconds, _ in found])
     return {"pmids": BASELINE, "peak_bytes": max(peak for _, peak in found)} | seconds
 
 

@@ -242,6 +242,16 @@ def _t_inside(theta: float, df: int) -> float:
     return 2 / math.pi * (theta + (math.sin(theta) * total if df > 1 else 0.0))
 
 
+def spread(name: str, values: Sequence[float]) -> dict[str, float]:
+    """Median of `values` under `name`, and their quartiles as `{name}_low` and `{name}_high`.
+
+    >>> spread("seconds", [1.0, 2.0, 3.0])
+    {'seconds': 2.0, 'seconds_low': 1.5, 'seconds_high': 2.5}
+    """
+    low, middle, high = map(float, np.quantile(values, [0.25, 0.5, 0.75]))
+    return {name: middle, f"{name}_low": low, f"{name}_high": high}
+
+
 def _mcnemar(wins: int, losses: int) -> float:
     """Two-sided exact p of `wins` against `losses` when either is a fair coin's choice."""
     n = wins + losses
