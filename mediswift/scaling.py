@@ -9,6 +9,7 @@ theoretical; seconds are what this machine took. Every number is that of a `pret
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -82,9 +83,9 @@ class Rates:
 
     def _loss(self, config: PretrainConfig, lr: float) -> float:
         loss = loss_of(replace(config, lr=lr, **self.short), self.runs)
-        self.tried.append(
-            {"size": config.size, "sparsity": config.sparsity, "lr": lr, "loss": loss}
-        )
+        about = {"size": config.size, "sparsity": config.sparsity, "lr": lr}
+        # a rate that is too high has no loss, and JSON has no infinity
+        self.tried.append(about | {"loss": loss if math.isfinite(loss) else None})
         return loss
 
 

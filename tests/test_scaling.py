@@ -12,6 +12,7 @@ from mediswift.records import Record
 BASE = pretrain.profile("tiny", lr=1e-3)
 BEST = {0.0: 1e-3, 0.5: 2e-3, 0.75: 4e-3}
 TUNING = BASE.batch_tokens
+EXPLODES = 5e-3
 
 
 @pytest.fixture
@@ -21,6 +22,8 @@ def asked(monkeypatch):
 
     def train(config, runs):
         found.append(config)
+        if config.lr > EXPLODES:
+            raise FloatingPointError("the rate is too high")
         bits = 2 + config.sparsity + 0.1 * config.seed + 1e3 / config.tokens
         off = abs(math.log2(config.lr / BEST[config.sparsity]))
         figures = dict.fromkeys(scaling.FIGURES, 1.0)
@@ -82,6 +85,11 @@ def test_one_seed_has_no_interval(asked, tmp_path):
     record = scaling.study(BASE, [0.0, 0.5], [3], TUNING, runs=tmp_path)
     assert {line["low"] for line in scaling.costs(record)} == {None}
     assert scaling.told(record).splitlines()[1].endswith("+0.500")
+
+
+def test_a_rate_that_explodes_has_no_loss_in_the_record(record):
+    none = {row["lr"] for row in record.metrics["tuning"] if row["loss"] is None}
+    assert none == {2 * BEST[0.75]}
 
 
 def test_the_record_is_kept(record, tmp_path):
