@@ -9,8 +9,6 @@ Refused: holding out by order or by a seed. A document's side follows from its P
 """
 
 import difflib
-import hashlib
-import json
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -114,8 +112,7 @@ def hold_out(documents: Dataset, fraction: float = 0.02) -> tuple[Dataset, Datas
 
 def _cache(address: str, read: Callable[[], Iterator[dict]], parts: list) -> Dataset:
     """What `read` yields, memory-mapped; read anew only if `parts`, files or not, have changed."""
-    stamps = [_stamp(part) if isinstance(part, Path) else part for part in parts]
-    key = hashlib.sha256(json.dumps([SCHEMA, address, stamps]).encode()).hexdigest()[:32]
+    key = demo.cache_key([SCHEMA, address, parts])
     folder = demo.cache_dir() / "documents"
     try:
         return Dataset.from_generator(
@@ -123,11 +120,6 @@ def _cache(address: str, read: Callable[[], Iterator[dict]], parts: list) -> Dat
         )
     except DatasetGenerationError as error:  # says only that something failed; its cause says what
         raise (error.__cause__ or error) from None
-
-
-def _stamp(file: Path) -> list:
-    status = file.stat()
-    return [str(file.resolve()), status.st_size, status.st_mtime_ns]
 
 
 def _find(path: str | Path, is_right: Callable[[Path], bool]) -> Path:

@@ -46,6 +46,23 @@ def cache_dir() -> Path:
     return path
 
 
+def cache_key(parts: list) -> str:
+    """Name, in the cache folder, of what was made of `parts`: JSON values, and paths of files.
+
+    A file counts by its place, size and time of change, so that a changed one is never served
+    stale.
+
+    >>> cache_key([1, "medline"]) == cache_key([1, "medline"]) != cache_key([2, "medline"])
+    True
+    """
+    return hashlib.sha256(json.dumps(parts, default=_stamp).encode()).hexdigest()[:32]
+
+
+def _stamp(file: Path) -> list:
+    status = file.stat()
+    return [str(file.resolve()), status.st_size, status.st_mtime_ns]
+
+
 def load_pins() -> dict[str, dict]:
     """Pinned archives by name: `package`, `version`, `filename`, `sha256`, `bytes`, `members`.
 

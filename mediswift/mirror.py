@@ -14,7 +14,6 @@ The result does not depend on the number of processes.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import re
@@ -83,7 +82,7 @@ def load(
             report.refuse()
         elif report.damaged:
             print(report, file=sys.stderr)
-        target = folder / f"{_digest([file.name for file in read] + [language])}.arrow"
+        target = folder / f"{demo.cache_key([file.name for file in read] + [language])}.arrow"
         if not target.exists():
             _resolve(read, language, target)
     return Dataset.from_file(str(target))
@@ -109,7 +108,7 @@ def _place(file: Path) -> tuple[int, int, str]:
 def _read_all(files: list[Path], folder: Path, processes: int) -> list[Path]:
     """Parquet files of all, in their order; those that are there are not made again."""
     folder.mkdir(parents=True, exist_ok=True)
-    targets = [folder / f"{_digest(_stamp(file))}.parquet" for file in files]
+    targets = [folder / f"{demo.cache_key([SCHEMA, file])}.parquet" for file in files]
     todo = [job for job in zip(files, targets, strict=True) if not _is_whole(job[1])]
     with tqdm(
         total=len(files),
@@ -234,15 +233,6 @@ def _select(
             keep[row] &= batch["version"][row].as_py() == highest[batch["pmid"][row].as_py()]
         start += len(batch)
         yield batch.select(COLUMNS.names).filter(pa.array(keep))
-
-
-def _stamp(file: Path) -> list:
-    status = file.stat()
-    return [SCHEMA, str(file.resolve()), status.st_size, status.st_mtime_ns]
-
-
-def _digest(parts: list) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
 def main(argv: list[str] | None = None) -> int:

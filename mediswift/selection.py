@@ -107,8 +107,7 @@ def choose(documents: Dataset, keep_contaminated: bool = False) -> Selection:
     """
     data = fingerprint(documents)
     determines = [VERSION, data, keep_contaminated, _exam_digest()]
-    key = hashlib.sha256(json.dumps(determines).encode()).hexdigest()[:32]
-    path = demo.cache_dir() / "selections" / f"{key}.json"
+    path = demo.cache_dir() / "selections" / f"{demo.cache_key(determines)}.json"
     if not path.exists():
         selection = _find(documents, data, keep_contaminated)
         if not selection.kept:

@@ -259,3 +259,12 @@ def test_the_pins_agree_with_the_official_labels():
     assert all(
         len(pin["sha256"]) == 64 and pin["filename"].endswith(".whl") for pin in pins.values()
     )
+
+
+def test_a_cached_name_follows_the_files_that_it_is_made_of(tmp_path):
+    file = tmp_path / "a.xml"
+    file.write_text("one")
+    before = demo.cache_key([1, [file, "eng"]])
+    assert before == demo.cache_key([1, [file, "eng"]]) != demo.cache_key([2, [file, "eng"]])
+    file.write_text("another")
+    assert demo.cache_key([1, [file, "eng"]]) != before
