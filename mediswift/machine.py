@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import resource
-import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -79,9 +77,7 @@ def peak_memory() -> dict[str, int]:
     """Bytes: the GPU's highest allocation since the reset, or this process's largest size ever."""
     if torch.cuda.is_available():
         return {"gpu_peak_memory_bytes": torch.cuda.max_memory_allocated()}
-    unit = 1 if sys.platform == "darwin" else 1024  # kilobytes, but for macOS
-    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return {"process_peak_memory_bytes": largest}
+    return {"process_peak_memory_bytes": records.peak_bytes()}
 
 
 def _made(process: PartialState, folder: Path, make: Callable[[], None]) -> Record:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -32,7 +31,7 @@ from datasets import Dataset
 
 from mediswift import mirror, records
 from mediswift.agreement import agreement, everything, ours, theirs
-from mediswift.records import Record
+from mediswift.records import Record, peak_bytes
 from mediswift.stats import spread
 
 BASELINE = 36_000_000
@@ -171,19 +170,6 @@ def _run(*arguments: object, cache: Path | None = None) -> tuple[float, int]:
     if done.returncode:
         raise RuntimeError(f"a measurement needs its process to end well; {command} did not")
     return time.perf_counter() - began, int(done.stdout.split()[-1])
-
-
-def peak_bytes() -> int:
-    """Largest size of this process. The system's `ru_maxrss` would count its parent's, too.
-
-    >>> peak_bytes() > 1_000_000
-    True
-    """
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
-    (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024
 
 
 def record(files: Sequence[Path], rounds: int, processes: int) -> Record:

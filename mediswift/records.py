@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import platform
+import resource
 import shutil
 import subprocess
 import sys
@@ -210,6 +211,20 @@ def environment() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "platform": sys.platform,
     }
+
+
+def peak_bytes() -> int:
+    """Largest size of this process, in bytes. Linux's `ru_maxrss` would count its parent's, too.
+
+    >>> peak_bytes() > 1_000_000
+    True
+    """
+    status = Path("/proc/self/status")
+    if not status.exists():
+        unit = 1 if sys.platform == "darwin" else 1024  # kilobytes, but for macOS
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
 
 
 def _row(record: Record) -> dict[str, Any]:

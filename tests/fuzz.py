@@ -10,7 +10,6 @@ few examples by `test_fuzz.py`.
 from __future__ import annotations
 
 import json
-import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -151,7 +150,7 @@ def feed(name: str, examples: int, number: int = 0) -> dict[str, Any]:
     """
     read, inputs = READERS[name]
     counts = {"taken": 0, "refused": 0, "slowest_s": 0.0}
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = records.peak_bytes()
 
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "input.yaml"
@@ -176,8 +175,7 @@ def feed(name: str, examples: int, number: int = 0) -> dict[str, Any]:
             counts["slowest_s"] = max(counts["slowest_s"], time.perf_counter() - began)
 
         read_it()
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    return {"reader": name, **counts, "grown_bytes": grown * 1024}
+    return {"reader": name, **counts, "grown_bytes": records.peak_bytes() - before}
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -147,3 +149,11 @@ def test_published_numbers_are_found_by_id(tmp_path):
     content = {"numbers": [{"id": "human", "value": 78.0, "source": "a paper"}]}
     table = records.published(records.write_json(tmp_path / "published.json", content))
     assert table.loc["human", "value"] == 78.0
+
+
+def test_a_childs_largest_size_is_not_its_parents():
+    held = bytearray(400 * 2**20)  # touched, so that it counts
+    words = [sys.executable, "-c", "from mediswift.records import peak_bytes; print(peak_bytes())"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert 0 < int(done.stdout) < records.peak_bytes()
+    del held
