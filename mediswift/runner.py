@@ -59,9 +59,19 @@ def run(notebook: Path, parameters: dict[str, Any], output: Path) -> float:
     for a parameter that is not declared or of another type, RuntimeError when a cell fails; the
     failed copy lies beside `output`.
     """
-    values = strict(notebook, parameters)
+    values, asked = strict(notebook, parameters), time.time()
     with records.alone(output):  # a killed study leaves its last notebook running
+        if _was_done(notebook, values, output, asked):
+            return seconds_of(output)
         return _execute(notebook, values, output)
+
+
+def _was_done(notebook: Path, values: dict[str, Any], output: Path, asked: float) -> bool:
+    # Whether another process has executed the same since we asked for it, while we waited
+    if not output.exists() or output.stat().st_mtime < asked:
+        return False
+    about = nbformat.read(output, as_version=4).metadata.papermill
+    return (about.input_path, about.parameters) == (str(notebook), values)
 
 
 def _execute(notebook: Path, values: dict[str, Any], output: Path) -> float:

@@ -348,6 +348,21 @@ def test_a_failure_of_snakemake_itself_is_not_a_success(root, monkeypatch):
         runner.run_study(study, 2, root)
 
 
+@pytest.mark.parametrize("given", [{}, {"seed": 7}])
+def test_who_waited_does_not_do_again_what_was_done_meanwhile(
+    notebook, tmp_path, monkeypatch, given
+):
+    output, execute, again = tmp_path / "one.ipynb", runner._execute, []
+    monkeypatch.setattr(runner, "_execute", lambda *words: again.append(words) or 1.0)
+    with ThreadPoolExecutor() as pool:
+        with records.alone(output):
+            later = pool.submit(runner.run, notebook, given, output)
+            time.sleep(0.3)
+            execute(notebook, {}, output)
+        assert later.result(timeout=20) > 0
+    assert bool(again) == bool(given)  # other parameters are other work
+
+
 @pytest.mark.parametrize(
     "study", sorted((runner.ROOT / "studies").glob("*.yaml")), ids=lambda path: path.stem
 )
