@@ -16,7 +16,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from mediswift.likelihood import evaluating
-from mediswift.pubmedqa import PHRASE, encode, joiner, positions
+from mediswift.pubmedqa import PHRASE, Frame, encode, joiner, positions
 from mediswift.questions import ANSWERS
 from mediswift.report import Report, same_setting
 
@@ -46,8 +46,9 @@ def spoken(
     Raises what `pubmedqa.encode` raises.
     """
     room = positions(model, max_length)
-    encoded = [encode(tokenizer, question, setting, room) for question in questions]
-    prefixes = [joiner(model)(item.source, []) for item in encoded]
+    frame, join = Frame.of(tokenizer), joiner(model)
+    encoded = [encode(tokenizer, question, setting, room, frame) for question in questions]
+    prefixes = [join(item.source, []) for item in encoded]
     longest = max(len(item.target) for item in encoded) + 1  # "maybe" may take one more
     said = greedy(model, prefixes, min(longest, _left(model, prefixes)))
     rows = []

@@ -70,7 +70,9 @@ def log_likelihoods(
             for batch in by_length(prefixes, len(max(stems, key=len)), batch_tokens):
                 scores[batch] = _continued(model, [prefixes[i] for i in batch], answers, stems)
             return scores
-        for batch in _batches(_rows(prefixes, answers), batch_tokens):
+        rows = _rows(prefixes, answers, stems)
+        for picked in by_length([row.ids for row in rows], 0, batch_tokens):
+            batch = [rows[i] for i in picked]
             reads = [read for row in batch for read in row.reads]
             for read, value in zip(reads, _log_probabilities(model, batch), strict=True):
                 scores[read.prefix, read.answer] += value
@@ -123,9 +125,12 @@ def _continued(
     return torch.stack(columns, dim=1).double().cpu().numpy()
 
 
-def _rows(prefixes: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[_Row]:
+def _rows(
+    prefixes: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[int]],
+    stems: list[tuple[int, ...]],
+) -> list[_Row]:
     """Rows prefix + stem, one for each stem."""
-    stems = _stems(answers)
     homes = [_home(answer, stems) for answer in answers]
     return [
         _Row(
@@ -140,15 +145,6 @@ def _rows(prefixes: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -
         for p, prefix in enumerate(prefixes)
         for i, stem in enumerate(stems)
     ]
-
-
-def _batches(rows: list[_Row], batch_tokens: int) -> Iterator[list[_Row]]:
-    """Rows from the longest to the shortest, in batches of B x T <= `batch_tokens` or one row."""
-    rows = sorted(rows, key=lambda row: len(row.ids), reverse=True)
-    while rows:
-        size = max(1, batch_tokens // len(rows[0].ids))
-        yield rows[:size]
-        rows = rows[size:]
 
 
 def _log_probabilities(model: torch.nn.Module, batch: list[_Row]) -> list[float]:
