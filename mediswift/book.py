@@ -26,8 +26,8 @@ def collect(study: Path) -> list[Path]:
     """Chapters that were copied into `book/notebooks` because they changed.
 
     The front page's figure is taken out of the last one; the tables of the page on faults are made
-    from its record. A study with a grid has many executed
-    copies of a notebook; the first becomes the chapter.
+    from its record. A study with a grid has many executed copies of a notebook; the first becomes
+    the chapter.
     """
     pages: dict[str, Path] = {}
     for job in runner.jobs(study):

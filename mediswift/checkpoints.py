@@ -95,9 +95,7 @@ def load(
 def restore(folder: Path, model: nn.Module) -> None:
     """Put the parameters of the checkpoint in `folder` into `model`, which is whole."""
     _, _, tensors = _newest(folder)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(tensors[f"parameter/{name}"])
+    _fill(tensors, model)
 
 
 def _write(tensors: dict[str, Tensor], partial: Path, metadata: dict[str, str]) -> None:
@@ -190,11 +188,16 @@ def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer, keeps: bool) ->
     return {name: tensor.contiguous().cpu() for name, tensor in gathered if keeps}
 
 
+def _fill(tensors: dict[str, Tensor], model: nn.Module) -> None:
+    for name, parameter in model.named_parameters():
+        parameter.data.copy_(like(tensors[f"parameter/{name}"], parameter.data))
+
+
 def _restore(
     tensors: dict[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
+    _fill(tensors, model)
     for name, parameter in model.named_parameters():
-        parameter.data.copy_(like(tensors[f"parameter/{name}"], parameter.data))
         if f"step/{name}" in tensors:
             state = {key: like(tensors[f"{key}/{name}"], parameter.data) for key in MOMENTS[1:]}
             count = tensors[f"step/{name}"].to(parameter.device)

@@ -39,11 +39,8 @@ def read_study(study: Path) -> dict[str, Any]:
         raise ValueError(f"a study has the keys {sorted(KEYS)}; {study} has {has!r:.200}")
     given, grid = content.get("parameters") or {}, content.get("grid") or {}
     _check_study(study, content["notebooks"], given, grid)
-    count = content.get("gpus", 0)
-    if type(count) is not int or count < 0:
-        raise ValueError(f"gpus is a whole number, 0 or more; {study} has {count!r}")
     return content | {
-        "gpus": count,
+        "gpus": _whole(study, content.get("gpus", 0)),
         "parameters": {name: _expanded(value) for name, value in given.items()},
         "grid": {name: [_expanded(value) for value in values] for name, values in grid.items()},
     }
@@ -72,6 +69,12 @@ def _check_study(study: Path, notebooks: Any, given: Any, grid: Any) -> None:
         raise ValueError(f"a parameter is a name and one text, number, true or false; see {study}")
     if (points := math.prod(map(len, grid.values()))) > MOST_POINTS:
         raise ValueError(f"a grid has at most {MOST_POINTS:,} points, {study} has {points:,}")
+
+
+def _whole(study: Path, gpus: Any) -> int:
+    if type(gpus) is not int or gpus < 0:
+        raise ValueError(f"gpus is a whole number, 0 or more; {study} has {gpus!r}")
+    return gpus
 
 
 def _is_name(name: Any) -> bool:

@@ -77,9 +77,9 @@ def fit(
         # an engine's index is buffers, equal everywhere: they need not be sent round at every step
         model.broadcast_buffers = False
     plain = accelerator.unwrap_model(model)
-    progress = checkpoints.load(folder, plain, optimizer.optimizer, fingerprint)
-    _choose_engines(accelerator, plain, examples, config)
     with _sole_job(accelerator, folder), _stop_politely() as asked:
+        progress = checkpoints.load(folder, plain, optimizer.optimizer, fingerprint)
+        _choose_engines(accelerator, plain, examples, config)
         log = Log(folder, progress.step, speaks=accelerator.is_main_process)
         while progress.step < config.steps:
             began = time.perf_counter()
