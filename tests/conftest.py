@@ -33,6 +33,24 @@ def pretrained(runs):
     return pretrain.pretrain(pretrain.profile("tiny"), runs)
 
 
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, runs, pretrained):
+    """Folder of runs that holds the pre-training run alone, to be written into."""
+    folder = tmp_path_factory.mktemp("alone")
+    (folder / pretrained.id).symlink_to(runs / pretrained.id)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def base(pretrained):
+    """Configuration of a fine-tuning run that takes seconds."""
+    from mediswift import finetune
+
+    return finetune.profile(
+        "tiny", parent=pretrained.id, questions="sample:", batch=30, max_length=160
+    )
+
+
 @pytest.fixture(scope="session")
 def tuned(runs, pretrained):
     """Record of a dense fine-tuning run that started from it."""

@@ -4,26 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from mediswift import ablation, finetune, pretrain, train
+from mediswift import ablation, pretrain, train
 from mediswift.__main__ import main
 from mediswift.runs import load_run
 
 NAMES = ("low", "high", "questions_low", "questions_high")
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory, runs, pretrained):
-    """Folder of runs that holds the parent alone."""
-    folder = tmp_path_factory.mktemp("ablation")
-    (folder / pretrained.id).symlink_to(runs / pretrained.id)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def base(pretrained):
-    return finetune.profile(
-        "tiny", parent=pretrained.id, questions="sample:", batch=30, max_length=160
-    )
 
 
 @pytest.fixture(scope="module")

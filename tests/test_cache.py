@@ -2,31 +2,12 @@
 
 import pytest
 import torch
-from transformers import (
-    BioGptConfig,
-    BioGptForCausalLM,
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-)
+from test_likelihood import make_model
 
 from mediswift.cache import Reading, keeping, remembers
 from mediswift.likelihood import evaluating
-from mediswift.prompts import SoftPrompt
 
 PREFIXES = [[3, 1, 4], [1, 5, 9, 2, 6, 5, 3, 5], [8]]
-
-
-def build(kind):
-    torch.manual_seed(0)
-    if kind == "gpt2":
-        return GPT2LMHeadModel(GPT2Config(vocab_size=16, n_embd=16, n_layer=2, n_head=2))
-    same = {"vocab_size": 16, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    if kind == "llama":
-        return LlamaForCausalLM(LlamaConfig(intermediate_size=32, **same))
-    model = BioGptForCausalLM(BioGptConfig(intermediate_size=32, **same))
-    return SoftPrompt(model, 2) if kind == "soft prompt" else model
 
 
 def alone(model, ids):
@@ -36,7 +17,7 @@ def alone(model, ids):
 
 @pytest.mark.parametrize("kind", ["gpt2", "biogpt", "llama", "soft prompt"])
 def test_going_on_equals_reading_again(kind):
-    model = build(kind)
+    model = make_model(kind)
     with evaluating(model):
         reading = Reading(model, PREFIXES)
         wanted = [alone(model, prefix)[-1] for prefix in PREFIXES]
@@ -54,5 +35,5 @@ def test_who_remembers():
         def forward(self, input_ids, attention_mask=None):
             return None
 
-    assert all(remembers(build(kind)) for kind in ("gpt2", "biogpt", "llama", "soft prompt"))
+    assert all(remembers(make_model(kind)) for kind in ("gpt2", "biogpt", "llama", "soft prompt"))
     assert not remembers(Forgetful()) and keeping(Forgetful(), 1) == {}

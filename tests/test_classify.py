@@ -14,14 +14,6 @@ from mediswift.hallmarks import LABELS
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, runs, pretrained):
-    """Folder of runs that holds the parent alone."""
-    folder = tmp_path_factory.mktemp("hoc")
-    (folder / pretrained.id).symlink_to(runs / pretrained.id)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def corpus(place):
     """Address of invented abstracts, each with one of ten labels."""
     with tarfile.open(place / "hoc.tar", "w") as tar:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mediswift import ablation, demo, finetune, pseudolabels, stages, train
+from mediswift import ablation, demo, pseudolabels, stages, train
 from mediswift.__main__ import main
 from mediswift.runs import lineage, load_run
 
@@ -17,29 +17,20 @@ def labels_of(run, place):
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, runs, pretrained):
+def place(place):
     """Folder of runs that holds the parent alone, and questions of two kinds beside it."""
-    folder = tmp_path_factory.mktemp("stages")
-    (folder / pretrained.id).symlink_to(runs / pretrained.id)
     items = json.loads((demo.DATA / "sample" / "questions.json").read_text(encoding="utf-8"))
     for kind, rows in (("a", list(items.items())[:60]), ("u", list(items.items())[60:120])):
         drop = "final_decision" if kind == "u" else None
         named = {kind + k: {f: v for f, v in i.items() if f != drop} for k, i in rows}
-        (folder / f"{kind}.json").write_text(json.dumps(named), encoding="utf-8")
-    return folder
+        (place / f"{kind}.json").write_text(json.dumps(named), encoding="utf-8")
+    return place
 
 
 @pytest.fixture(scope="module")
 def chosen(place):
     addresses = [str(place / f"{kind}.json") for kind in "au"]
     return stages.pqa("sample:", *addresses, epochs=(1, 1, 1))
-
-
-@pytest.fixture(scope="module")
-def base(pretrained):
-    return finetune.profile(
-        "tiny", parent=pretrained.id, questions="sample:", batch=30, max_length=160
-    )
 
 
 @pytest.fixture(scope="module")
