@@ -1,35 +1,33 @@
 """Checkpoints that a run continues from: parameters, Adam's moments and the step, without pickle.
 
-Decisions: one safetensors file holds everything, and its header holds the step and a checksum of
-all of it, so that a checkpoint is one file that is moved into place whole and that proves itself.
-The newest is kept and the one before, which is used when the newest turns out to be damaged.
-Masks are not in it: they are a function of the run's parameters, and their digest is compared
-instead.
+Decisions: a checkpoint is the files of one step, one from each process that holds a part of the
+model; their names tell how many belong to it, so it is there when all of them are, and no index is
+needed. Any number of processes goes on from it. The two newest are kept: the one before is used
+when the newest turns out to be damaged. Masks are not in it: they are a function of the run's
+parameters, and their digest is compared instead.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
+import re
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mediswift.sharding import like, whole
+from mediswift.parts import Whole, opened, proved, write
+from mediswift.sharding import like, own, place_of
 
-FILE = "checkpoint.safetensors"
-BEFORE = "checkpoint.before.safetensors"
-"""The one before the newest."""
-DAMAGED = "checkpoint.damaged.safetensors"
-"""Where a damaged newest one is set aside."""
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+NAME = re.compile(r"checkpoint-(\d+)-(\d+)of(\d+)\.safetensors")
+DAMAGED = ".damaged"
+"""What the name of a file that is set aside ends in."""
+KEPT = 2
+MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,28 +44,44 @@ class Progress:
     """What the run is made of; a checkpoint of another run is refused."""
 
 
-def save(
-    folder: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    progress: Progress,
-    writes: bool = True,
-) -> None:
-    """Write the run's state into `folder`: all of it or, after a crash, the state before.
+def paths(folder: Path, step: int, parts: int) -> list[Path]:
+    """Files of one checkpoint, in the order of the processes.
 
-    The checkpoint that was the newest is kept as the one before. Processes among which a model is
-    sharded all call this, and one of them `writes`. Raises OSError when there is no room; then
-    those that are there stay as they are.
+    >>> [path.name for path in paths(Path(), 500, 1)]
+    ['checkpoint-0000500-1of1.safetensors']
     """
-    tensors, said = _tensors(model, optimizer, writes), json.dumps(asdict(progress))
-    if not writes:
-        return
-    partial = folder / f".{FILE}"  # one process writes: what a kill left is written over
-    _write(tensors, partial, {"progress": said, "sha256": _checksum(tensors, said)})
-    if (folder / FILE).exists():
-        os.replace(folder / FILE, folder / BEFORE)
-    os.replace(partial, folder / FILE)
-    _to_disk(folder)
+    names = (f"checkpoint-{step:07d}-{part + 1}of{parts}.safetensors" for part in range(parts))
+    return [folder / name for name in names]
+
+
+def newest(folder: Path) -> list[list[Path]]:
+    """Files of each checkpoint in `folder`, the newest first; one that lacks a file is none."""
+    named = (NAME.fullmatch(path.name) for path in folder.iterdir())
+    found = {(int(name[1]), int(name[3])) for name in named if name}
+    each = (paths(folder, step, parts) for step, parts in sorted(found, reverse=True))
+    return [files for files in each if all(path.exists() for path in files)]
+
+
+def save(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
+) -> None:
+    """Write this process's part of the run's state into `folder`, beside what is there.
+
+    Processes among which a model is sharded all call this, of others one; `tidy` follows. Raises
+    OSError when there is no room; then the checkpoints that are there stay as they are.
+    """
+    part, parts = place_of(model)
+    path = paths(folder, progress.step, parts)[part]
+    write(path, _tensors(model, optimizer), json.dumps(asdict(progress)))
+
+
+def tidy(folder: Path) -> None:
+    """Delete all but the two newest checkpoints; to be called once, after all have saved."""
+    kept = {path for files in newest(folder)[:KEPT] for path in files}
+    for path in folder.iterdir():
+        # what a kill left half-written has the same name, hidden
+        if NAME.fullmatch(path.name.removeprefix(".")) and path not in kept:
+            path.unlink()
 
 
 def load(
@@ -76,101 +90,79 @@ def load(
     """Progress of the checkpoint in `folder`, after putting its state into `model` and `optimizer`.
 
     A damaged one is set aside with a line that says so, and the one before is used. Without a
-    checkpoint nothing changes and the progress is zero.
-    Raises ValueError when none is whole, or when it belongs to another run or another model.
+    checkpoint nothing changes and the progress is zero. One process of a job calls this before the
+    others. Raises ValueError when none is whole, or it belongs to another run or another model.
     """
-    path, progress, tensors = _newest(folder)
-    if path is None:
+    files, progress = _sound(folder)
+    if not files:
         return Progress(fingerprint=fingerprint)
     if progress.fingerprint != fingerprint:
         raise ValueError(
-            f"{path} belongs to a run of {progress.fingerprint}, this one is {fingerprint}: "
+            f"{files[0]} belongs to a run of {progress.fingerprint}, this one is {fingerprint}: "
             "choose another folder, or delete that one"
         )
-    _check_shapes(path, tensors, model)
-    _restore(tensors, model, optimizer)
+    with opened(files) as tensors:
+        _check_shapes(files[0], tensors, model)
+        _fill(tensors, model)
+        _restore(tensors, model, optimizer)
     return progress
 
 
 def restore(folder: Path, model: nn.Module) -> None:
-    """Put the parameters of the checkpoint in `folder` into `model`, which is whole."""
-    _, _, tensors = _newest(folder)
-    _fill(tensors, model)
+    """Put the parameters of the newest checkpoint in `folder` into `model`."""
+    files, _ = _sound(folder)
+    with opened(files) as tensors:
+        _fill(tensors, model)
 
 
-def _write(tensors: dict[str, Tensor], partial: Path, metadata: dict[str, str]) -> None:
-    try:
-        save_file(tensors, partial, metadata=metadata)
-        _to_disk(partial)
-    except (SafetensorError, OSError) as error:
-        with suppress(OSError):  # what is half written takes the room that is missing
-            partial.unlink()
-        raise OSError(
-            f"the checkpoint could not be written into {partial.parent} ({error}); the last one is "
-            "untouched: make room, and call again to go on from it"
-        ) from error
+def read(folder: Path) -> tuple[Progress, dict[str, Tensor]]:
+    """Progress and tensors of the newest checkpoint in `folder`, whole: `parameter/<name>`, and
+    `step`, `exp_avg` and `exp_avg_sq` of each."""
+    files, progress = _sound(folder)
+    with opened(files) as tensors:
+        return progress, {name: tensors[name] for name in tensors.names}
 
 
-def _newest(folder: Path) -> tuple[Path | None, Progress, dict[str, Tensor]]:
-    # A kill between the two moves of `save` leaves only the one before
-    there = [folder / name for name in (FILE, BEFORE) if (folder / name).exists()]
+def _sound(folder: Path) -> tuple[list[Path], Progress]:
+    # The newest whose every file proves itself
     damaged: dict[Path, str] = {}
-    for path in there:
-        try:
-            found = _read(path)
-        except ValueError as error:
-            damaged[path] = str(error)
-            continue
-        for newer, why in damaged.items():
-            _set_aside(newer, why, f"going on from {path.name}, step {found[0].step}")
-        return path, *found
+    for files in newest(folder):
+        harm, progress = _examined(files)
+        if not harm:
+            for path, why in damaged.items():
+                _set_aside(path, why, f"going on from step {progress.step}")
+            return files, progress
+        damaged |= harm
     if damaged:
         told = "; ".join(f"{path} is damaged ({why})" for path, why in damaged.items())
-        raise ValueError(f"{told}; delete {'it' if len(damaged) == 1 else 'both'} to start again")
-    return None, Progress(), {}
+        raise ValueError(f"{told}; delete {'it' if len(damaged) == 1 else 'them'} to start again")
+    return [], Progress()
 
 
-def _read(path: Path) -> tuple[Progress, dict[str, Tensor]]:
-    try:
-        with safe_open(path, "pt") as file:
-            said = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except SafetensorError as error:
-        raise ValueError(str(error)) from error
-    if {"progress", "sha256"} - said.keys():
-        raise ValueError("it has no checksum, as those of earlier versions")
-    if _checksum(tensors, said["progress"]) != said["sha256"]:
-        raise ValueError("its content is not what its sha256 says")
-    return Progress(**json.loads(said["progress"])), tensors
+def _examined(files: list[Path]) -> tuple[dict[Path, str], Progress]:
+    # Why a file cannot be used, if any, and what the first one says
+    harm, said = {}, []
+    for path in files:
+        try:
+            said.append(Progress(**json.loads(proved(path))))
+        except ValueError as error:
+            harm[path] = str(error)
+    if len({(each.step, each.fingerprint) for each in said}) > 1:
+        harm[files[0]] = "it belongs to another run than the other parts"
+    return harm, said[0] if said else Progress()
 
 
 def _set_aside(path: Path, why: str, instead: str) -> None:
-    # Out of the way, or the next `save` would keep it as the one before and drop the good one
-    print(f"{path} is damaged ({why}); set aside as {DAMAGED}, {instead}", file=sys.stderr)
-    with suppress(FileNotFoundError):  # another process of this job was faster
-        os.replace(path, path.with_name(DAMAGED))
+    # Out of the way, or it would be taken for one of the two to keep
+    aside = path.with_name(path.name + DAMAGED)
+    print(f"{path} is damaged ({why}); set aside as {aside.name}, {instead}", file=sys.stderr)
+    os.replace(path, aside)
 
 
-def _checksum(tensors: dict[str, Tensor], said: str) -> str:
-    digest = hashlib.sha256(said.encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def _to_disk(path: Path) -> None:
-    # A folder too: a name that was moved is safe only then
-    place = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(place)
-    finally:
-        os.close(place)
-
-
-def _check_shapes(path: Path, tensors: dict[str, Tensor], model: nn.Module) -> None:
+def _check_shapes(path: Path, tensors: Whole, model: nn.Module) -> None:
     start = "parameter/"
-    has = {n.removeprefix(start): t.shape for n, t in tensors.items() if n.startswith(start)}
+    names = (name for name in tensors.names if name.startswith(start))
+    has = {name.removeprefix(start): tensors.shape(name) for name in names}
     if has != (wanted := {name: p.shape for name, p in model.named_parameters()}):
         other = sorted(n for n in has | wanted if has.get(n) != wanted.get(n))
         raise ValueError(
@@ -179,26 +171,26 @@ def _check_shapes(path: Path, tensors: dict[str, Tensor], model: nn.Module) -> N
         )
 
 
-def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer, keeps: bool) -> dict[str, Tensor]:
-    tensors = {f"parameter/{name}": p.detach() for name, p in model.named_parameters()}
+def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    named = dict(_state(model, optimizer))
+    return {name: own(tensor.detach()).contiguous().cpu() for name, tensor in named.items()}
+
+
+def _state(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
     for name, parameter in model.named_parameters():
+        yield f"parameter/{name}", parameter
         for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"{key}/{name}"] = value.detach()
-    gathered = ((name, whole(tensor)) for name, tensor in tensors.items())
-    return {name: tensor.contiguous().cpu() for name, tensor in gathered if keeps}
+            yield f"{key}/{name}", value
 
 
-def _fill(tensors: dict[str, Tensor], model: nn.Module) -> None:
+def _fill(tensors: Whole, model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         parameter.data.copy_(like(tensors[f"parameter/{name}"], parameter.data))
 
 
-def _restore(
-    tensors: dict[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer
-) -> None:
-    _fill(tensors, model)
+def _restore(tensors: Whole, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     for name, parameter in model.named_parameters():
-        if f"step/{name}" in tensors:
-            state = {key: like(tensors[f"{key}/{name}"], parameter.data) for key in MOMENTS[1:]}
+        if f"step/{name}" in tensors.names:
+            state = {key: like(tensors[f"{key}/{name}"], parameter.data) for key in MOMENTS}
             count = tensors[f"step/{name}"].to(parameter.device)
             optimizer.state[parameter] = {"step": count} | state

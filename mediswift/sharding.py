@@ -1,9 +1,8 @@
 """Sharing a model out among processes (FSDP2), and having it whole again where one is needed.
 
 Decisions: torch's `fully_shard`, block by block, directly: Accelerate's own way works on GPUs alone
-and pairs the entries of a state dict with parameters, which sparse layers do not allow. A run's
-checkpoint is whole, gathered one tensor at a time, so that any number of processes goes on from it;
-torch's own sharded files keep their index as a pickle.
+and pairs the entries of a state dict with parameters, which sparse layers do not allow. Every
+tensor is cut along its first dimension, so that the parts, one after the other, are the whole.
 """
 
 from __future__ import annotations
@@ -55,6 +54,27 @@ def whole(tensor: Tensor) -> Tensor:
     tensor([1., 1.])
     """
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def own(tensor: Tensor) -> Tensor:
+    """Return this process's part of `tensor`: all of it when it is not sharded.
+
+    >>> own(torch.ones(2))
+    tensor([1., 1.])
+    """
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def place_of(model: nn.Module) -> tuple[int, int]:
+    """Which part of `model` this process holds, counted from 0, and of how many.
+
+    >>> place_of(nn.Linear(2, 1))
+    (0, 1)
+    """
+    first = next(model.parameters())
+    if not isinstance(first, DTensor):
+        return 0, 1
+    return first.device_mesh.get_local_rank(), first.device_mesh.size()
 
 
 def like(full: Tensor, wanted: Tensor) -> Tensor:

@@ -78,7 +78,8 @@ def fit(
         model.broadcast_buffers = False
     plain = accelerator.unwrap_model(model)
     with _sole_job(accelerator, folder), _stop_politely() as asked:
-        progress = checkpoints.load(folder, plain, optimizer.optimizer, fingerprint)
+        with accelerator.main_process_first():  # what it sets aside is not there for the others
+            progress = checkpoints.load(folder, plain, optimizer.optimizer, fingerprint)
         _choose_engines(accelerator, plain, examples, config)
         log = Log(folder, progress.step, speaks=accelerator.is_main_process)
         while progress.step < config.steps:
@@ -102,13 +103,25 @@ def fit(
                 log.write(_timed(row, progress), config.steps)
             stop = _any(accelerator, asked.is_set())
             if done or stop or is_due(progress.step, config.save_every):
-                writes = accelerator.is_main_process
-                if writes or sharded:
-                    checkpoints.save(folder, plain, optimizer.optimizer, progress, writes)
-                accelerator.wait_for_everyone()
+                _save(accelerator, folder, plain, optimizer.optimizer, progress, sharded)
             if stop:  # at the last step too, or whoever trains a series would start the next run
                 raise KeyboardInterrupt(f"stopped after step {progress.step}; call again to go on")
     return log.rows
+
+
+def _save(
+    accelerator: Accelerator,
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    sharded: bool,
+) -> None:
+    if sharded or accelerator.is_main_process:
+        checkpoints.save(folder, model, optimizer, progress)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        checkpoints.tidy(folder)
 
 
 def make_accelerator(config: Config) -> Accelerator:

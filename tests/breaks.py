@@ -123,10 +123,10 @@ def second_job(folder: Path) -> None:
     other.stdout.readline()
 
 
-def newest(folder: Path) -> Path:
-    """The newest checkpoint of the run."""
-    (path,) = folder.glob(f"pretrain-*/{checkpoints.FILE}")
-    return path
+def newest(folder: Path, before: int = 0) -> Path:
+    """The newest checkpoint of the run, or one so many before it."""
+    (run,) = folder.glob("pretrain-*")
+    return checkpoints.newest(run)[before][0]
 
 
 def rows(folder: Path) -> Path:
@@ -150,7 +150,7 @@ def flip(path: Path) -> None:
 def both(folder: Path) -> None:
     """Flip a bit of both checkpoints."""
     flip(newest(folder))
-    flip(newest(folder).with_name(checkpoints.BEFORE))
+    flip(newest(folder, before=1))
 
 
 def start_again(folder: Path) -> None:
@@ -263,13 +263,11 @@ def _placeless(line: str, folder: Path) -> str:
 
 def _checkpoint(folder: Path, least: int = 0) -> tuple[int, str] | None:
     # Step and content of the newest whole one, of at least so many steps
-    for name in (checkpoints.FILE, checkpoints.BEFORE):
-        for path in folder.glob(f"pretrain-*/{name}"):
-            try:
-                progress, _ = checkpoints._read(path)
-            except ValueError:
-                continue
-            return (progress.step, kills._digest(path)) if progress.step >= least else None
+    for run in folder.glob("pretrain-*"):
+        for files in checkpoints.newest(run):
+            harm, progress = checkpoints._examined(files)
+            if not harm:
+                return (progress.step, kills._digest(files[0])) if progress.step >= least else None
     return None
 
 

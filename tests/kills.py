@@ -34,7 +34,7 @@ from mediswift import checkpoints, demo, examine, finetune, materials, pretrain,
 VOLATILE = {"seconds", "tokens_per_s", "created_utc", "env", "process_peak_memory_bytes"}
 """What two runs of one thing may differ in."""
 IMPORTED = ["mediswift.examine", "mediswift.pretrain", "mediswift.runner", "safetensors", "psutil"]
-SKIPPED = {"address.txt", checkpoints.DAMAGED}
+ADDRESS = "address.txt"
 """No part of what was to be made."""
 OPENED = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 LONGEST = 600
@@ -272,7 +272,9 @@ def picture(folder: Path) -> dict[str, str]:
     return {
         str(name): _digest(path)
         for name, path in named.items()
-        if not any(part.startswith(".") for part in name.parts) and path.name not in SKIPPED
+        if not any(part.startswith(".") for part in name.parts)
+        and path.name != ADDRESS
+        and path.suffix != checkpoints.DAMAGED
     }
 
 

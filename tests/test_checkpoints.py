@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
-from mediswift import checkpoints
+from mediswift import checkpoints, parts
 from mediswift.checkpoints import Progress
 
 PROGRESS = Progress(step=3, tokens=96, seconds=1.5, fingerprint="abc")
@@ -71,12 +70,17 @@ def damage(path, kept=None, flipped=None):
     path.write_bytes(content)
 
 
+def path(folder, step=3):
+    (only,) = checkpoints.paths(folder, step, 1)
+    return only
+
+
 CUTS = {"empty": 0, "no size": 4, "header": 200, "last byte": -1}
 
 
 @pytest.mark.parametrize("kept", CUTS.values(), ids=CUTS)
 def test_a_truncated_file_says_what_to_do(saved, kept):
-    damage(saved[0] / checkpoints.FILE, kept)
+    damage(path(saved[0]), kept)
     with pytest.raises(ValueError, match=r"safetensors is damaged .*; delete it to start"):
         checkpoints.load(saved[0], *make(), "abc")
 
@@ -92,11 +96,22 @@ def two(saved):
     return saved[0], before
 
 
-def test_the_newest_is_kept_and_the_one_before(two):
-    assert sorted(path.name for path in two[0].iterdir()) == [checkpoints.BEFORE, checkpoints.FILE]
-    assert checkpoints.load(two[0], *make(), "abc").step == 4
-    (two[0] / checkpoints.FILE).unlink()  # as a kill between the two moves leaves it
-    assert checkpoints.load(two[0], *make(), "abc").step == 3
+def test_the_two_newest_are_kept_and_nothing_that_is_not_whole(two):
+    folder = two[0]
+    checkpoints.save(folder, *make(), replace(PROGRESS, step=5))
+    others = [folder / "metrics.jsonl", folder / ".lock"]
+    others += [path(folder, 1).with_name(path(folder, 1).name + checkpoints.DAMAGED)]
+    half = [
+        path(folder, 6).with_name(f".{path(folder, 6).name}"),
+        checkpoints.paths(folder, 6, 2)[0],
+    ]
+    for each in others + half:  # a kill leaves a half-written one, or one of two parts
+        each.touch()
+    assert checkpoints.load(folder, *make(), "abc").step == 5
+    checkpoints.tidy(folder)
+    assert set(folder.iterdir()) == {path(folder, 4), path(folder, 5), *others}
+    path(folder, 5).unlink()
+    assert checkpoints.load(folder, *make(), "abc").step == 4
 
 
 @pytest.mark.parametrize(
@@ -106,44 +121,86 @@ def test_the_newest_is_kept_and_the_one_before(two):
 )
 def test_the_newest_whole_one_is_used_and_the_other_named(two, harm, capsys):
     folder, before = two
-    damage(folder / checkpoints.FILE, **harm)
+    damage(path(folder, 4), **harm)
     model, optimizer = make(seed=1)
     assert checkpoints.load(folder, model, optimizer, "abc").step == 3
     assert all(torch.equal(model.state_dict()[name], before[name]) for name in before)
     said = capsys.readouterr().err
-    assert said.startswith(f"{folder / checkpoints.FILE} is damaged (")
-    assert said.endswith("going on from checkpoint.before.safetensors, step 3\n")
-    # what comes next never replaces the last good one by the damaged one
+    assert said.startswith(f"{path(folder, 4)} is damaged (")
+    assert said.endswith("1of1.safetensors.damaged, going on from step 3\n")
+    # the damaged one is none of the two that are kept
     checkpoints.save(folder, model, optimizer, replace(PROGRESS, step=5))
-    (folder / checkpoints.FILE).unlink()
+    checkpoints.tidy(folder)
+    path(folder, 5).unlink()
     assert checkpoints.load(folder, *make(), "abc").step == 3
 
 
 def test_no_byte_can_be_flipped_unnoticed(two):
-    path = two[0] / checkpoints.FILE
-    whole = path.read_bytes()
-    (two[0] / checkpoints.BEFORE).unlink()
+    file = path(two[0], 4)
+    whole = file.read_bytes()
+    path(two[0], 3).unlink()
     for place in range(len(whole)):
-        path.write_bytes(whole)
-        damage(path, flipped=place)
+        file.write_bytes(whole)
+        damage(file, flipped=place)
         with pytest.raises(ValueError, match="is damaged"):
             checkpoints.load(two[0], *make(), "abc")
-    path.write_bytes(whole)
+    file.write_bytes(whole)
     assert checkpoints.load(two[0], *make(), "abc").step == 4
 
 
 def test_without_a_whole_one_both_are_named_and_nothing_is_moved(two):
-    for name in (checkpoints.FILE, checkpoints.BEFORE):
-        damage(two[0] / name, flipped=-1)
-    with pytest.raises(ValueError, match=r"is damaged .*before.* is damaged .*; delete both to"):
+    for step in (3, 4):
+        damage(path(two[0], step), flipped=-1)
+    with pytest.raises(
+        ValueError, match=r"0004-.* is damaged .*0003-.* is damaged .*; delete them"
+    ):
         checkpoints.load(two[0], *make(), "abc")
-    assert sorted(path.name for path in two[0].iterdir()) == [checkpoints.BEFORE, checkpoints.FILE]
+    assert set(two[0].iterdir()) == {path(two[0], 3), path(two[0], 4)}
 
 
-def test_one_of_an_earlier_version_is_not_trusted(saved):
-    save_file({"parameter/x": torch.zeros(1)}, saved[0] / checkpoints.FILE, {"progress": "{}"})
-    with pytest.raises(ValueError, match="damaged .it has no checksum, as those of earlier"):
-        checkpoints.load(saved[0], *make(), "abc")
+def cut(folder, step, fingerprints=("abc", "abc")):
+    """Cut the checkpoint of a step into the files of two processes, as sharding cuts tensors."""
+    progress, tensors = checkpoints.read(folder)
+    halves = {name: t.chunk(2) if t.dim() else (t, t) for name, t in tensors.items()}
+    for part, file in enumerate(checkpoints.paths(folder, step, 2)):
+        said = replace(progress, step=step, fingerprint=fingerprints[part])
+        mine = {name: half[part].contiguous() for name, half in halves.items()}
+        parts.write(file, mine, checkpoints.json.dumps(checkpoints.asdict(said)))
+
+
+def test_the_parts_of_two_processes_are_one_checkpoint(saved):
+    folder, wanted = saved
+    cut(folder, 4)
+    model, optimizer = make(seed=1)
+    assert checkpoints.load(folder, model, optimizer, "abc") == replace(PROGRESS, step=4)
+    found = advance(model, optimizer, 2)
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    checkpoints.paths(folder, 4, 2)[1].unlink()
+    assert checkpoints.load(folder, model, optimizer, "abc").step == 3
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_one_damaged_part_is_enough(saved, part, capsys):
+    cut(saved[0], 4)
+    damage(checkpoints.paths(saved[0], 4, 2)[part], flipped=-1)
+    assert checkpoints.load(saved[0], *make(), "abc").step == 3
+    assert f"{part + 1}of2.safetensors is damaged" in capsys.readouterr().err
+
+
+def test_parts_of_two_runs_are_no_checkpoint(saved, capsys):
+    cut(saved[0], 4, fingerprints=("abc", "xyz"))
+    assert checkpoints.load(saved[0], *make(), "abc").step == 3
+    assert "1of2.safetensors is damaged (it belongs to another run" in capsys.readouterr().err
+
+
+def test_restore_and_read_give_what_was_saved(saved):
+    model, _ = make(seed=1)
+    checkpoints.restore(saved[0], model)
+    progress, tensors = checkpoints.read(saved[0])
+    assert progress == PROGRESS
+    assert torch.equal(model[0].bias, tensors["parameter/0.bias"])
+    assert tensors["step/0.bias"] == 3
+    assert tensors["exp_avg/0.weight"].shape == tensors["exp_avg_sq/0.weight"].shape == (4, 4)
 
 
 def test_one_of_another_model_is_refused(saved):
@@ -152,14 +209,14 @@ def test_one_of_another_model_is_refused(saved):
         checkpoints.load(saved[0], model, torch.optim.AdamW(model.parameters()), "abc")
 
 
-@pytest.mark.parametrize("place", [checkpoints, os], ids=["writing", "moving"])
+@pytest.mark.parametrize("place", [parts, os], ids=["writing", "moving"])
 def test_a_crash_while_saving_keeps_the_state_before(saved, monkeypatch, place):
     def fail(_, path, **__):
-        if place is checkpoints:
+        if place is parts:
             Path(path).write_bytes(b"half")
         raise OSError("no space left")
 
-    monkeypatch.setattr(place, "save_file" if place is checkpoints else "replace", fail)
+    monkeypatch.setattr(place, "save_file" if place is parts else "replace", fail)
     with pytest.raises(OSError, match="no space left"):
         checkpoints.save(saved[0], *make(seed=1), Progress(step=9, fingerprint="abc"))
     assert checkpoints.load(saved[0], *make(), "abc").step == 3

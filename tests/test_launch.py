@@ -101,7 +101,7 @@ def test_an_interrupt_here_leaves_a_checkpoint_there(tmp_path):
         watcher.join()
         signal.signal(signal.SIGINT, handler)
     (folder,) = tmp_path.glob("pretrain-*")
-    assert load_file(folder / checkpoints.FILE)
+    assert checkpoints.read(folder)[0].step
     assert not (folder / "record.json").exists()
     with records.alone(folder):  # free again, or the next call would wait
         pass
@@ -116,6 +116,6 @@ def test_accelerate_launch_makes_the_same_run(tmp_path):
     ours = pretrain.pretrain(TINY, tmp_path / "ours")
     theirs = tmp_path / "theirs" / ours.id
     assert records.load(theirs / "record.json").params == ours.params
-    one, other = (load_file(f / checkpoints.FILE) for f in (tmp_path / "ours" / ours.id, theirs))
+    one, other = (checkpoints.read(f)[1] for f in (tmp_path / "ours" / ours.id, theirs))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)

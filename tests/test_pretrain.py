@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -30,7 +29,7 @@ def forbid(*_, **__):
 
 
 def tensors(folder):
-    return load_file(folder / checkpoints.FILE)
+    return checkpoints.read(folder)[1]
 
 
 @pytest.fixture(scope="module")

@@ -63,6 +63,10 @@ def test_a_checkpoint_of_shards_is_whole_and_a_model_reads_it(tmp_path):
     model = make_model(sparsity=0.5)
     train.fit(model, ANSWERS, ONE_EACH, tmp_path / "one", ANSWERS)
     assert_equal_runs(tmp_path / "one", tmp_path / "two")
+    whole = checkpoints.newest(tmp_path / "one")[0][0].stat().st_size
+    pieces = [path.stat().st_size for path in checkpoints.newest(tmp_path / "two")[0]]
+    assert len(pieces) == 2
+    assert max(pieces) < 0.75 * whole
     read = make_model(sparsity=0.5)
     checkpoints.restore(tmp_path / "two", read)
     for name, wanted in state(tmp_path / "two").items():

@@ -17,9 +17,11 @@ def share():
     wanted = dict(plain.named_parameters())
     for name, parameter in model.named_parameters():
         local = parameter.to_local()
+        assert torch.equal(sharding.own(parameter), local)
         assert local.numel() <= wanted[name].numel() // 2 + wanted[name][:1].numel()
         assert torch.equal(sharding.whole(parameter), wanted[name])
         assert torch.equal(sharding.like(wanted[name].detach(), parameter).to_local(), local)
+    assert sharding.place_of(model) == (process.process_index, 2)
     sparse.masks_of(model).check(model)
     with torch.no_grad():  # no backward follows, which would part them again
         batch = ANSWERS.batch([0, 1])
