@@ -109,6 +109,14 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument("--pattern", default="unstructured")
     verb.add_argument("--smaller", choices=SIZES, default="", help="size of a dense rival")
     verb = _verb(
+        doors, "densify", studies.densify, "sparse runs go on dense, beside runs dense all along"
+    )
+    verb.add_argument("--sparse", nargs="+", required=True, help="ids of runs, one a seed")
+    verb.add_argument("--dense", nargs="+", required=True, help="ids of the same seeds' dense runs")
+    verb.add_argument("--tokens", type=int, required=True, help="to go on with")
+    verb.add_argument("--lr", type=float, default=1e-3, help="the first learning rate tried")
+    verb.add_argument("--runs", type=Path, default=Path("runs"))
+    verb = _verb(
         doors, "stages", studies.run_stages, "fine-tune in stages A, U, L, each on and off"
     )
     _tuning_words(verb)

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -104,7 +104,7 @@ def load(
     with opened(files) as tensors:
         _check_shapes(files[0], tensors, model)
         _fill(tensors, model)
-        _restore(tensors, model, optimizer)
+        carry(tensors, model, optimizer)
     return progress
 
 
@@ -121,6 +121,17 @@ def read(folder: Path) -> tuple[Progress, dict[str, Tensor]]:
     files, progress = _sound(folder)
     with opened(files) as tensors:
         return progress, {name: tensors[name] for name in tensors.names}
+
+
+def carry(
+    tensors: Whole | Mapping[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    """Give `optimizer` the moments in `tensors`, named as `read` names them, of each parameter."""
+    for name, parameter in model.named_parameters():
+        if f"step/{name}" in tensors:
+            state = {key: like(tensors[f"{key}/{name}"], parameter.data) for key in MOMENTS}
+            count = tensors[f"step/{name}"].to(parameter.device)
+            optimizer.state[parameter] = {"step": count} | state
 
 
 def _sound(folder: Path) -> tuple[list[Path], Progress]:
@@ -186,11 +197,3 @@ def _state(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple
 def _fill(tensors: Whole, model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         parameter.data.copy_(like(tensors[f"parameter/{name}"], parameter.data))
-
-
-def _restore(tensors: Whole, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    for name, parameter in model.named_parameters():
-        if f"step/{name}" in tensors.names:
-            state = {key: like(tensors[f"{key}/{name}"], parameter.data) for key in MOMENTS}
-            count = tensors[f"step/{name}"].to(parameter.device)
-            optimizer.state[parameter] = {"step": count} | state

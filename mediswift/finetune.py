@@ -106,7 +106,7 @@ def finetune(config: FinetuneConfig, runs: str | Path = "runs") -> Record:
     pre-trained nor fine-tuned or does not have what the configuration asks for.
     """
     parent = load_run(config.parent, runs)
-    if parent.kind not in ("pretrain", "finetune"):
+    if parent.kind not in ("pretrain", "continue", "finetune"):
         raise ValueError(
             f"fine-tuning starts from a run with a model, {parent.id} is of kind {parent.kind!r}; "
             f"its own parent is {parent.parent!r}"

@@ -91,7 +91,10 @@ class SparseLinear(nn.Module):
     @property
     def weight(self) -> Tensor:
         """Dense weight, as the state dict has it: (O, I), or (I, O) when turned; differentiable."""
-        values = whole(self.values)
+        return self.spread(whole(self.values))
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Matrix of the shape of `weight` with `values`, one a kept weight, and zeros elsewhere."""
         order = self.layout.order().to(values.device)
         full = dense(values, order, self.out_features, self.in_features)
         return full.T.contiguous() if self.turned else full

@@ -8,6 +8,7 @@ and how many went, by which rule, is in the record. Only who wants to measure th
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -34,6 +35,10 @@ class Materials:
     train: Rows
     validation: Rows
     record: Record
+
+    def bits_per_byte(self, loss: float) -> float:
+        """Loss on the validation rows, nats a token, in bits a byte of their text."""
+        return loss / math.log(2) / self.validation.bytes_per_token
 
 
 def prepare(

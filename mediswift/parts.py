@@ -67,6 +67,10 @@ class Whole:
         self.files = files
         self.names = set(files[0].keys())
 
+    def __contains__(self, name: str) -> bool:
+        """Whether there is a tensor of that name."""
+        return name in self.names
+
     def __getitem__(self, name: str) -> Tensor:
         """Return one tensor; a scalar is every process's own, and the same."""
         pieces = [file.get_tensor(name) for file in self.files]

@@ -9,7 +9,6 @@ processes: a notebook cannot be a rank.
 from __future__ import annotations
 
 import json
-import math
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -257,10 +256,9 @@ def _metrics(
 ) -> dict[str, Any]:
     last = history[-1]
     cost = flops.training(config.shape, last["tokens"], config.sparsity)
-    bits = last["validation_loss"] / math.log(2)
     return {
         "validation_loss_nats": last["validation_loss"],
-        "bits_per_byte": bits / ingredients.validation.bytes_per_token,
+        "bits_per_byte": ingredients.bits_per_byte(last["validation_loss"]),
         "tokens_trained": last["tokens"],
         "seconds": last["seconds"],
         "tokens_per_s": last["tokens_per_s"],

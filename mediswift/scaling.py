@@ -19,7 +19,7 @@ from mediswift import flops, machine, models, records
 from mediswift.contest import loss_of, tuned
 from mediswift.pretrain import PretrainConfig, pretrain
 from mediswift.records import Record
-from mediswift.stats import over_seeds
+from mediswift.stats import above
 
 TOKENS = "equal tokens"
 EARLY = "dense, fewer tokens"
@@ -124,7 +124,7 @@ def costs(record: Record, metric: str = "bits_per_byte") -> list[dict[str, Any]]
         rivals |= {r: by_entry[r, s] for r, s in by_entry if s == sparsity and r != TOKENS}
         lines += [
             {"size": record.params["size"], "sparsity": sparsity, "rival": role}
-            | _difference(own, theirs)
+            | above(own, theirs)
             for role, theirs in rivals.items()
         ]
     return lines
@@ -140,12 +140,6 @@ def told(record: Record) -> str:
             line += f" [{row['low']:+.3f}, {row['high']:+.3f}]"
         lines.append(line)
     return "\n".join(lines)
-
-
-def _difference(own: dict[int, float], theirs: dict[int, float]) -> dict[str, Any]:
-    above = over_seeds([value - theirs[seed] for seed, value in own.items()])
-    ends = {"low": above.low, "high": above.high} if len(own) > 1 else {"low": None, "high": None}
-    return {"value": sum(own.values()) / len(own), "difference": above.mean} | ends
 
 
 def _rival(base: PretrainConfig, sparsity: float, size: str) -> PretrainConfig:

@@ -9,7 +9,7 @@ significance, a default "winner", and intervals from one seed.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -212,6 +212,21 @@ def over_seeds(values: Sequence[float], level: float = 0.95) -> OverSeeds:
     error = float(array.std(ddof=1)) / math.sqrt(n)
     half = student_t(n - 1, level) * error
     return OverSeeds(mean, error, mean - half, mean + half, n)
+
+
+def above(own: Mapping[int, float], theirs: Mapping[int, float]) -> dict[str, float | None]:
+    """How far the values of `own` lie above those of `theirs`, a value a seed, seed by seed.
+
+    `value`: mean of `own`; `difference`: mean; `low`, `high`: its 95 % interval over seeds
+    (Student's t), `None` for one seed.
+
+    >>> above({0: 2.0, 1: 3.0}, {0: 1.0, 1: 2.0})
+    {'value': 2.5, 'difference': 1.0, 'low': 1.0, 'high': 1.0}
+    """
+    found = over_seeds([value - theirs[seed] for seed, value in own.items()])
+    ends = (found.low, found.high) if len(own) > 1 else (None, None)
+    value = sum(own.values()) / len(own)
+    return {"value": value, "difference": found.mean, "low": ends[0], "high": ends[1]}
 
 
 def student_t(df: int, level: float = 0.95) -> float:

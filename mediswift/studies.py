@@ -41,6 +41,17 @@ def scale(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def densify(arguments: argparse.Namespace) -> int:
+    """Sparse runs going on dense."""
+    from mediswift import densification
+
+    record = densification.study(
+        arguments.sparse, arguments.dense, arguments.tokens, arguments.lr, arguments.runs
+    )
+    print(densification.told(record), record.id, sep="\n")
+    return 0
+
+
 def _training(arguments: argparse.Namespace, **chosen: object) -> object:
     from mediswift.pretrain import PretrainConfig
 

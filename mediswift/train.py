@@ -17,7 +17,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -25,8 +25,9 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import GradientAccumulationPlugin
 from filelock import FileLock, Timeout
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mediswift import checkpoints
@@ -49,11 +50,13 @@ def fit(
     folder: str | Path,
     validation: Examples | None = None,
     sharded: bool = False,
+    moments: Mapping[str, Tensor] | None = None,
 ) -> list[dict[str, Any]]:
     """History of the run: one row of metrics every `log_every` steps, also in `metrics.jsonl`.
 
     Trains `model` in place. Continues from the checkpoint in `folder` when there is one, and
-    leaves one at the end. With `sharded`, several processes hold a part of the model each, also
+    leaves one at the end; else Adam starts with `moments`, as `checkpoints.read` names them, or
+    with none. With `sharded`, several processes hold a part of the model each, also
     afterwards: `checkpoints.restore` has it whole. Losses are in nats a token. Raises
     KeyboardInterrupt after a checkpoint when asked to stop, RuntimeError when a removed weight
     moved or another job trains in `folder`, FloatingPointError when the loss is not finite.
@@ -67,6 +70,7 @@ def fit(
     if sharded:
         shard(model, accelerator.device)
     optimizer = make_optimizer(model, config)
+    checkpoints.carry(moments or {}, model, optimizer)
     masks = masks_of(model)
     fingerprint = _fingerprint(config, len(examples), masks.digest if masks else "")
     if sharded:
@@ -147,8 +151,12 @@ def make_accelerator(config: Config) -> Accelerator:
             f"every process needs an example of each step, got {process.num_processes} "
             f"processes for a batch of {config.batch}; raise the batch, or start fewer"
         )
-    # precision is the run's own (see `loss`), whatever `accelerate launch` says
-    return Accelerator(cpu=process.device.type == "cpu", mixed_precision="no")
+    # precision and micro-batches are the run's own, whatever `accelerate launch` says
+    return Accelerator(
+        cpu=process.device.type == "cpu",
+        mixed_precision="no",
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+    )
 
 
 def _choose_engines(

@@ -168,10 +168,13 @@ def test_an_engine_that_the_launcher_brings_is_refused(tmp_path, monkeypatch, na
     assert not list(tmp_path.iterdir())
 
 
-def test_the_launcher_does_not_choose_the_precision(monkeypatch):
+def test_the_launcher_chooses_neither_precision_nor_accumulation(monkeypatch):
     AcceleratorState._reset_state(reset_partial_state=False)
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
-    assert train.make_accelerator(CONFIG).mixed_precision == "no"
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    accelerator = train.make_accelerator(CONFIG)
+    assert accelerator.mixed_precision == "no"
+    assert accelerator.gradient_accumulation_steps == 1
 
 
 # However it is cut
