@@ -3,8 +3,8 @@
 Decisions: a checkpoint is the files of one step, one from each process that holds a part of the
 model; their names tell how many belong to it, so it is there when all of them are, and no index is
 needed. Any number of processes goes on from it. The two newest are kept: the one before is used
-when the newest turns out to be damaged. Masks are not in it: they are a function of the run's
-parameters, and their digest is compared instead.
+when the newest turns out to be damaged. Masks are not in it unless they move: they are a function
+of the run's parameters, and their digest is compared instead.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from mediswift import dynamic
 from mediswift.parts import Whole, opened, proved, write
 from mediswift.sharding import like, own, place_of
 
@@ -103,6 +104,7 @@ def load(
         )
     with opened(files) as tensors:
         _check_shapes(files[0], tensors, model)
+        dynamic.put_back(tensors, model)
         _fill(tensors, model)
         carry(tensors, model, optimizer)
     return progress
@@ -183,7 +185,7 @@ def _check_shapes(path: Path, tensors: Whole, model: nn.Module) -> None:
 
 
 def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    named = dict(_state(model, optimizer))
+    named = dict(_state(model, optimizer)) | dynamic.to_keep(model)
     return {name: own(tensor.detach()).contiguous().cpu() for name, tensor in named.items()}
 
 

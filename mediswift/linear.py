@@ -99,6 +99,24 @@ class SparseLinear(nn.Module):
         full = dense(values, order, self.out_features, self.in_features)
         return full.T.contiguous() if self.turned else full
 
+    def gather(self, full: Tensor) -> Tensor:
+        """Kept weights of a matrix of the shape of `weight`, as `values` holds them."""
+        full = (full.T if self.turned else full).reshape(-1)
+        return full[self.layout.order().to(full.device)]
+
+    def rewire(self, mask: Tensor) -> None:
+        """Keep the weights of `mask` from now on, (O, I) and as many as before: those that were
+        kept stay as they are, the others start at zero."""
+        if mask.shape != self.layout.mask.shape or mask.sum() != self.layout.mask.sum():
+            raise ValueError(
+                f"a layer keeps as many weights as before, {int(self.layout.mask.sum())} of "
+                f"{tuple(self.layout.mask.shape)}; got {int(mask.sum())} of {tuple(mask.shape)}"
+            )
+        full = self.weight.detach()
+        self.layout = layout(mask)
+        self.values.data = self.gather(full).view_as(self.values)
+        self._prepare(self.current)
+
     def extra_repr(self) -> str:
         """Sizes, pattern, how much is kept, and the engine."""
         kept = int(self.layout.mask.sum())

@@ -24,7 +24,7 @@ def make_mask(
     >>> int(make_mask((8, 8), 0.75, "unstructured", seed=0, name="h.0.q").sum())
     16
     """
-    chosen, scores = parse(pattern), _scores(shape, seed, name)
+    chosen, scores = parse(pattern), scores_of(shape, seed, name)
     return alive(chosen, chosen.keep(scores, sparsity), scores)
 
 
@@ -45,7 +45,12 @@ def can_have(shape: tuple[int, int], sparsity: float, pattern: str) -> bool:
     return True
 
 
-def _scores(shape: tuple[int, int], seed: int, name: str) -> Tensor:
+def scores_of(shape: tuple[int, int], seed: int, name: str) -> Tensor:
+    """Scores of `shape`, uniform in [0, 1), the same in every process for the same arguments.
+
+    >>> scores_of((2, 2), seed=0, name="h.0.q").shape
+    torch.Size([2, 2])
+    """
     # blake2b, not hash(): Python's own differs from one process to the next
     digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=7).digest()
     generator = torch.Generator("cpu").manual_seed(int.from_bytes(digest, "little"))

@@ -12,6 +12,42 @@ from functools import lru_cache
 
 import numpy as np
 
+SET, RIGL = "set", "rigl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """How masks move: `set` or `rigl`, by default at the pace of RigL's authors."""
+
+    name: str
+    every: int = 100
+    """Steps between moves."""
+    fraction: float = 0.3
+    """Of the kept weights of each matrix, how many move at first."""
+    until: float = 0.75
+    """Fraction of the run after which nothing moves."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no rule."""
+        if self.name not in (SET, RIGL):
+            raise ValueError(f"masks move by {SET} or {RIGL}; got {self.name!r}")
+        if self.every < 1 or not 0 < self.fraction < 1 or not 0 < self.until <= 1:
+            raise ValueError(
+                "moves need every >= 1, 0 < fraction < 1 and 0 < until <= 1, got "
+                f"every={self.every}, fraction={self.fraction}, until={self.until}"
+            )
+
+    def moving(self, step: int, steps: int) -> float:
+        """Fraction of the kept weights that moves after step `step` of `steps`, from 1 on.
+
+        >>> [round(Rule(name="set").moving(step, 400), 3) for step in (100, 150, 200, 300)]
+        [0.225, 0.0, 0.075, 0.0]
+        """
+        last = self.until * steps
+        if step % self.every or step >= last:
+            return 0.0
+        return self.fraction / 2 * (1 + math.cos(math.pi * step / last))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -44,6 +80,8 @@ class Config:
     """Steps between lines of metrics."""
     seed: int = 0
     """Order of the examples, dropout."""
+    moves: Rule | None = None
+    """How the masks of a sparse model move; None = they stay."""
 
     def __post_init__(self) -> None:
         """Refuse numbers that contradict each other."""

@@ -42,6 +42,8 @@ class Masks:
     pattern: str
     seed: int
     masks: dict[str, Tensor]
+    moved: bool = False
+    """Whether they are others than those that were drawn: see `dynamic`."""
 
     @property
     def digest(self) -> str:
@@ -75,6 +77,7 @@ class Masks:
     def save(self, folder: str | Path) -> Path:
         """Path of the file with all masks, eight weights to a byte, written into `folder`."""
         about = {"sparsity": self.sparsity, "pattern": self.pattern, "seed": self.seed}
+        about |= {"moved": True} if self.moved else {}
         shapes = {name: list(mask.shape) for name, mask in self.masks.items()}
         bits = {name: _pack(mask) for name, mask in self.masks.items()}
         path = Path(folder) / FILE

@@ -30,7 +30,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mediswift import checkpoints
+from mediswift import checkpoints, dynamic
 from mediswift.batches import Examples
 from mediswift.checkpoints import Progress
 from mediswift.loss import mean_loss, summed_loss
@@ -67,6 +67,8 @@ def fit(
     keep_memory()
     accelerator = make_accelerator(config)
     sharded = sharded and accelerator.num_processes > 1
+    if sharded and config.moves:
+        raise ValueError("masks that move need whole matrices: leave out moves, or sharded=True")
     if sharded:
         shard(model, accelerator.device)
     optimizer = make_optimizer(model, config)
@@ -88,7 +90,10 @@ def fit(
         log = Log(folder, progress.step, speaks=accelerator.is_main_process)
         while progress.step < config.steps:
             began = time.perf_counter()
-            row = _step(accelerator, model, optimizer, examples, config, progress.step)
+            with dynamic.moving(
+                plain, optimizer.optimizer, config, progress.step + 1, accelerator.reduce
+            ):
+                row = _step(accelerator, model, optimizer, examples, config, progress.step)
             progress = replace(
                 progress,
                 step=progress.step + 1,
@@ -97,7 +102,7 @@ def fit(
             )
             done = progress.step == config.steps
             if masks and (progress.step == 1 or done):
-                masks.check(plain)
+                masks_of(plain).check(plain)
             if validation and (done or is_due(progress.step, config.evaluate_every)):
                 row["validation_loss"] = mean_loss(
                     model, validation, config.micro_batch, config.precision

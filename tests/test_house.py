@@ -18,13 +18,15 @@ FILES = sorted(path.stem for path in HOUSE.rglob("*.py"))
 FLOORS = [
     "__init__ blocks cache citations damage demo documents flops layouts metrics parts records "
     "rows schedule sections sharding shingles stats study unpack window",
-    "batches bibliography calibration checkpoints contamination duplicates hallmarks likelihood "
+    "batches bibliography calibration contamination duplicates hallmarks likelihood "
     "machine medline models native patterns questions tagger tokens",
     "agreement decoding loss masks mirror products prompts report selection sheet statements",
     "corpus engines evidence polarity reading",
     "artificial choice materials",
     "linear",
     "sparse",
+    "dynamic",
+    "checkpoints",
     "contestant folds plan pubmedqa train",
     "baselines generate hoc priors runs",
     "lessons",
