@@ -1,16 +1,16 @@
 """Sparse pre-training: a configuration in, a trained model and its record out.
 
 Decisions: a run's id is a hash of everything that determines its numbers, so calling `pretrain`
-again finds the finished run, and continues an unfinished one. A profile is a whole configuration
-under a name. `torchrun --nproc-per-node N -m mediswift.pretrain CONFIG.json` trains in N
-processes: a notebook cannot be a rank.
+again finds the finished run, and continues an unfinished one. `torchrun --nproc-per-node N -m
+mediswift.pretrain CONFIG.json` trains in N processes: a notebook cannot be a rank. What a
+configuration is stands in `configs`, whose names are reached from here too.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,133 +18,12 @@ from transformers import PreTrainedModel
 
 from mediswift import checkpoints, flops, machine, materials, models, records, sparse, train
 from mediswift.batches import Head, PackedExamples
-from mediswift.flops import Shape
+from mediswift.configs import HOW, PROFILES, RECIPE, PretrainConfig, profile
 from mediswift.materials import Materials
-from mediswift.patterns import parse
 from mediswift.records import Record
 
-HOW = ("corpus", "engine", "sharded", "recompute")
-"""Fields that change no number but in the last bits."""
-RECIPE = 2
-"""Raised whenever the same configuration would give other numbers."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PretrainConfig:
-    """Everything that determines a pre-training run."""
-
-    size: str
-    """A name in `models.SIZES`."""
-    corpus: str
-    """Address of the documents."""
-    tokens: int
-    """Tokens to train on; rounded up to whole steps."""
-    batch_tokens: int
-    """Tokens of one optimizer step."""
-    lr: float
-    """Peak learning rate."""
-    micro_batch: int = 4
-    """Rows of one forward pass."""
-    sparsity: float = 0.75
-    """Fraction of weights removed from every matrix of every block."""
-    pattern: str = "unstructured"
-    """Shape of the zeros, as `patterns.parse` reads it."""
-    engine: str = "auto"
-    """What computes the sparse layers: see `engines`. No part of what a run is."""
-    sharded: bool = False
-    """Give each of several processes a part of the model (FSDP2). No part of what a run is."""
-    recompute: bool = False
-    """Compute activations again instead of keeping them. No part of what a run is."""
-    seed: int = 0
-    """Initialization, masks and order of the rows."""
-    warmup: float = 0.05
-    """Fraction of the steps spent warming up."""
-    precision: str = "no"
-    """Mixed precision: no | bf16 (on a GPU)."""
-    validations: int = 5
-    """How often to validate, evenly spread."""
-    validation_rows: int = 0
-    """Rows to validate on, the first of the held-out ones; 0 = all."""
-    keep_contaminated: bool = False
-    """Leave exam texts in what is read: only to measure what they are worth."""
-
-    def __post_init__(self) -> None:
-        """Refuse what could only fail later, after the corpus has been read."""
-        pattern = parse(self.pattern)
-        if self.sparsity:
-            pattern.check(self.sparsity)
-        else:  # a dense run is the same run, whatever the pattern of its neighbors
-            object.__setattr__(self, "pattern", "unstructured")
-        object.__setattr__(self, "sparsity", float(self.sparsity))
-        context = models.shape(self.size).context
-        if self.batch_tokens % context or self.tokens < self.batch_tokens:
-            raise ValueError(
-                f"batch_tokens is a multiple of the context {context} and at most tokens, got "
-                f"batch_tokens={self.batch_tokens} and tokens={self.tokens}"
-            )
-        _ = self.loop  # refuses what the training loop refuses
-
-    @property
-    def shape(self) -> Shape:
-        """Shape of the model."""
-        return models.shape(self.size)
-
-    @property
-    def steps(self) -> int:
-        """Optimizer steps."""
-        return -(-self.tokens // self.batch_tokens)
-
-    @property
-    def loop(self) -> train.Config:
-        """What the training loop is told."""
-        rows = self.batch_tokens // self.shape.context
-        return train.Config(
-            steps=self.steps,
-            batch=rows,
-            micro_batch=min(self.micro_batch, rows),
-            lr=self.lr,
-            warmup_steps=round(self.warmup * self.steps),
-            precision=self.precision,
-            evaluate_every=max(1, self.steps // max(1, self.validations)),
-            save_every=max(1, self.steps // 10),
-            seed=self.seed,
-        )
-
-
-PROFILES: dict[str, PretrainConfig] = {
-    "tiny": PretrainConfig(
-        size="tiny", corpus="sample:", tokens=20_480, batch_tokens=1_024, lr=3e-3
-    ),
-    "demo": PretrainConfig(
-        size="demo", corpus="demo:", tokens=307_200, batch_tokens=1_024, lr=3e-3,
-        warmup=0.1, validation_rows=48,
-    ),
-    "small": PretrainConfig(
-        size="small", corpus="demo:", tokens=300_000_000, batch_tokens=131_072, lr=6e-4,
-        micro_batch=16, precision="bf16",
-    ),
-    "med": PretrainConfig(
-        size="med", corpus="demo:", tokens=104_857_600_000, batch_tokens=524_288, lr=2e-4,
-        warmup=0.1, precision="bf16",
-    ),
-    "xl": PretrainConfig(
-        size="xl", corpus="demo:", tokens=104_857_600_000, batch_tokens=524_288, lr=2e-4,
-        warmup=0.1, precision="bf16", micro_batch=2,
-    ),
-}  # fmt: skip
-"""tiny: tests, seconds, synthetic text. demo: CPU minutes. small: one GPU. med, xl: the paper's
-scale."""
-
-
-def profile(name: str, **changes: Any) -> PretrainConfig:
-    """Return the configuration of a profile, with `changes` to its fields.
-
-    >>> profile("demo", sparsity=0.5).sparsity
-    0.5
-    """
-    if name not in PROFILES:
-        raise ValueError(f"a profile is one of {', '.join(PROFILES)}; got {name!r}")
-    return replace(PROFILES[name], **changes)
+__all__ = ["HOW", "PROFILES", "RECIPE", "PretrainConfig", "profile"]
+__all__ += ["find", "load_materials", "main", "make_model", "pretrain"]
 
 
 def load_materials(config: PretrainConfig, runs: str | Path = "runs") -> Materials:

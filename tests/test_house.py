@@ -20,7 +20,8 @@ FLOORS = [
     "rows schedule sections sharding shingles stats study unpack window",
     "batches bibliography calibration contamination duplicates hallmarks likelihood "
     "machine medline models native patterns questions tagger tokens",
-    "agreement decoding loss masks mirror products prompts report selection sheet statements",
+    "agreement configs decoding loss masks mirror products prompts report selection sheet "
+    "statements",
     "corpus engines evidence polarity reading",
     "artificial choice materials",
     "linear",

@@ -1,0 +1,49 @@
+"""Configurations of pre-training: what they derive, and what they refuse."""
+
+from dataclasses import replace
+
+import pytest
+
+from mediswift import configs, pretrain
+
+TINY = configs.profile("tiny")
+
+
+def test_tokens_are_rounded_up_to_whole_steps():
+    config = replace(TINY, tokens=2_049)
+    assert (config.steps, config.loop.batch) == (3, 2)
+
+
+@pytest.mark.parametrize("name", configs.PROFILES)
+def test_every_profile_is_a_loop(name):
+    config = configs.profile(name)
+    assert config.loop.batch * config.shape.context == config.batch_tokens
+    assert config.steps * config.batch_tokens >= config.tokens
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sparsity": 75}, r"got 75; did you mean 0\.75"),
+        ({"pattern": "2of4"}, "2of4"),
+        ({"pattern": "2of4", "sparsity": 0.0}, "2of4"),
+        ({"pattern": "2:4"}, r"pattern 2:4 fixes the sparsity at 0\.5, got 0\.75"),
+        ({"precision": "fp8"}, "precision is no or bf16; got 'fp8'"),
+        ({"size": "huge"}, "a size is one of tiny, demo"),
+        ({"batch_tokens": 1_000}, "multiple of the context 512 .* batch_tokens=1000"),
+        ({"tokens": 512}, "at most tokens, got batch_tokens=1024 and tokens=512"),
+    ],
+)
+def test_a_bad_choice_is_refused_before_the_corpus_is_read(change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(TINY, **change)
+
+
+def test_an_unknown_profile_names_those_there_are():
+    with pytest.raises(ValueError, match="a profile is one of tiny, demo, .*; got 'big'"):
+        configs.profile("big")
+
+
+@pytest.mark.parametrize("name", ["HOW", "PROFILES", "RECIPE", "PretrainConfig", "profile"])
+def test_each_name_is_reached_from_pretrain_too(name):
+    assert getattr(pretrain, name) is getattr(configs, name)
