@@ -117,6 +117,20 @@ def test_what_another_process_found_meanwhile_is_kept(file, monkeypatch):
     assert len(known) == 2 and "of another" in known
 
 
+def test_who_measures_at_the_same_time_takes_the_first_answer(file, monkeypatch):
+    others = {"dense": 2.0, "masked": 1.0, "native": 1.5}
+
+    def measure(*_):
+        with monkeypatch.context() as meanwhile:
+            meanwhile.setattr(choice, "measure", lambda *_: others)
+            assert choice.fastest(plan_of(), "", 64, CPU) == "masked"
+        return SECONDS
+
+    monkeypatch.setattr(choice, "measure", measure)
+    assert choice.chosen(SECONDS) != "masked"
+    assert choice.fastest(plan_of(), "", 64, CPU) == "masked"
+
+
 # Measuring
 
 
