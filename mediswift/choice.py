@@ -56,7 +56,6 @@ def fastest(
 def _remember(key: str, seconds: dict[str, float]) -> dict[str, dict[str, float]]:
     # Who measured at the same time and was first is right: a run that goes on finds his answer
     path = cache_dir() / FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{FILE}.lock")):
         known = {key: seconds} | _known()
         write_json(path, known)
