@@ -67,6 +67,8 @@ class Config:
     """Learning rate at the end, as a fraction of the peak."""
     weight_decay: float = 0.1
     """AdamW's, on matrices only."""
+    density_scaling: bool = False
+    """Multiply the rate of a sparse layer's kept weights by 1 / its density: see `density`."""
     beta2: float = 0.95
     clip: float = 1.0
     """Largest global gradient norm."""

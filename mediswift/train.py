@@ -33,6 +33,7 @@ from torch.nn.parallel import DistributedDataParallel
 from mediswift import checkpoints, dynamic
 from mediswift.batches import Examples
 from mediswift.checkpoints import Progress
+from mediswift.density import values_by_factor
 from mediswift.loss import mean_loss, summed_loss
 from mediswift.machine import join_processes, keep_memory, reset_peak_memory
 from mediswift.metrics import Log
@@ -178,18 +179,31 @@ def _choose_engines(
 
 
 def make_optimizer(model: nn.Module, config: Config) -> torch.optim.AdamW:
-    """Fused AdamW over the trainable parameters; weight decay on matrices only."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.dim() > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
+    """Fused AdamW over the trainable parameters; weight decay on matrices only.
+
+    With `config.density_scaling`, kept weights of sparse layers are groups of their own, one a
+    density, and `factor` says what their rate is of everyone's. Raises ValueError when there are
+    no sparse layers then.
+    """
+    groups = [group for group in _groups(model, config) if group["params"]]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, config.beta2), fused=True)
+
+
+def _groups(model: nn.Module, config: Config) -> list[dict[str, Any]]:
+    scaled = values_by_factor(model) if config.density_scaling else {}
+    apart = {id(p) for values in scaled.values() for p in values}
+    trained = [p for p in model.parameters() if p.requires_grad and id(p) not in apart]
+    matrices = [p for p in trained if p.dim() > 1]
+    vectors = [p for p in trained if p.dim() <= 1]
+    decay = {"weight_decay": config.weight_decay}
+    return [
+        {"params": matrices} | decay,
+        {"params": vectors, "weight_decay": 0.0},
+        *(
+            {"params": values, "lr": config.lr * factor, "factor": factor} | decay
+            for factor, values in scaled.items()
+        ),
     ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=config.lr,
-        betas=(0.9, config.beta2),
-        fused=True,
-    )
 
 
 def _step(
@@ -228,7 +242,7 @@ def _step(
         )
     rate = learning_rate(step, config)
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("factor", 1.0)
     optimizer.step()
     optimizer.zero_grad()
     return {"loss": loss, "lr": rate, "gradient_norm": norm, "tokens": tokens}
@@ -246,7 +260,10 @@ def _any(accelerator: Accelerator, flag: bool) -> bool:
 
 
 def _fingerprint(config: Config, examples: int, mask_digest: str) -> str:
-    text = json.dumps([asdict(config), examples, mask_digest], sort_keys=True)
+    # checkpoints without these are older than their names
+    later = ("density_scaling", "moves")
+    chosen = {k: v for k, v in asdict(config).items() if v or k not in later}
+    text = json.dumps([chosen, examples, mask_digest], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

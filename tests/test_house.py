@@ -26,7 +26,7 @@ FLOORS = [
     "artificial choice materials",
     "linear",
     "sparse",
-    "dynamic",
+    "density dynamic",
     "checkpoints",
     "contestant folds plan pubmedqa train",
     "baselines generate hoc priors runs",

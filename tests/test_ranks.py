@@ -13,13 +13,14 @@ from test_train import ANSWERS, CONFIG, NOISY, Trap, make_model, state
 from mediswift import checkpoints, train
 
 ONE_EACH = replace(CONFIG, micro_batch=1)  # a batch of 4: up to four processes
+SCALED = replace(ONE_EACH, density_scaling=True)
 
 
-def fit(folder, examples=ANSWERS, sharded=False):
+def fit(folder, examples=ANSWERS, sharded=False, config=ONE_EACH):
     """Sparse model, trained by however many call this; True when it was asked to stop."""
     AcceleratorState._reset_state(reset_partial_state=True)  # forked: this is another process
     try:
-        train.fit(make_model(sparsity=0.5), examples, ONE_EACH, folder, ANSWERS, sharded)
+        train.fit(make_model(sparsity=0.5), examples, config, folder, ANSWERS, sharded)
     except KeyboardInterrupt:
         return True
     return False
@@ -74,6 +75,20 @@ def test_a_checkpoint_of_shards_is_whole_and_a_model_reads_it(tmp_path):
             assert torch.equal(read.get_parameter(name.partition("/")[2]), wanted)
     validation = [load_rows(tmp_path / name)[-1]["validation_loss"] for name in ("one", "two")]
     assert validation[0] == pytest.approx(validation[1], rel=1e-4)
+
+
+def finish_scaled(folder, sharded):
+    assert not fit(folder, sharded=sharded, config=SCALED)
+
+
+@pytest.mark.parametrize("sharded", [False, True], ids=["copied", "sharded"])
+def test_kept_weights_learn_at_their_own_rate_in_each_of_two(tmp_path, sharded):
+    debug_launcher(finish_scaled, (tmp_path / "two", sharded), num_processes=2)
+    train.fit(make_model(sparsity=0.5), ANSWERS, SCALED, tmp_path / "one")
+    train.fit(make_model(sparsity=0.5), ANSWERS, ONE_EACH, tmp_path / "plain")
+    assert_equal_runs(tmp_path / "one", tmp_path / "two")
+    with pytest.raises(AssertionError):  # a run without it would be seen
+        assert_equal_runs(tmp_path / "plain", tmp_path / "two")
 
 
 def load_rows(folder):

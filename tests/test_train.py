@@ -244,7 +244,8 @@ KINDS = {
     "accumulating": {"micro_batch": 3},
     "dropping out": {"dropout": 0.2},
     "sparse": {"sparsity": 0.75},
-    "all of it": {"micro_batch": 3, "dropout": 0.2, "sparsity": 0.75},
+    "density scaling": {"sparsity": 0.6, "density_scaling": True},
+    "all of it": {"micro_batch": 3, "dropout": 0.2, "sparsity": 0.75, "density_scaling": True},
 }
 
 
@@ -252,8 +253,9 @@ KINDS = {
 def kind(request):
     """Function that makes a model, and a configuration."""
     options = dict(request.param)
-    config = replace(CONFIG, micro_batch=options.pop("micro_batch", CONFIG.micro_batch))
-    return lambda: make_model(**options), config
+    of_the_loop = options.keys() & {"micro_batch", "density_scaling"}
+    chosen = {name: options.pop(name) for name in of_the_loop}
+    return lambda: make_model(**options), replace(CONFIG, **chosen)
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
@@ -346,11 +348,18 @@ def test_a_second_job_in_one_folder_is_refused_and_the_first_goes_on(tmp_path):
     assert curve(rows) == curve(train.fit(make_model(), ROWS, CONFIG, tmp_path / "alone"))
 
 
-@pytest.mark.parametrize("change", [{"lr": 1.0}, {"seed": 1}, {"steps": 9}])
+@pytest.mark.parametrize(
+    "change", [{"lr": 1.0}, {"seed": 1}, {"steps": 9}, {"density_scaling": True}]
+)
 def test_a_checkpoint_of_another_configuration_is_refused(tmp_path, change):
-    train.fit(make_model(), ROWS, CONFIG, tmp_path)
+    train.fit(make_model(sparsity=0.5), ROWS, CONFIG, tmp_path)
     with pytest.raises(ValueError, match="belongs to a run of .* choose another folder"):
-        train.fit(make_model(), ROWS, replace(CONFIG, **change), tmp_path)
+        train.fit(make_model(sparsity=0.5), ROWS, replace(CONFIG, **change), tmp_path)
+
+
+def test_checkpoints_that_are_older_than_density_scaling_are_gone_on_from():
+    assert train._fingerprint(CONFIG, 10, "") == "dc30b8fcd410"
+    assert train._fingerprint(replace(CONFIG, density_scaling=True), 10, "") != "dc30b8fcd410"
 
 
 def test_a_checkpoint_of_other_masks_is_refused(tmp_path):
