@@ -15,6 +15,8 @@ from mediswift.patterns import parse
 
 HOW = ("corpus", "engine", "sharded", "recompute")
 """Fields that change no number but in the last bits."""
+LATER = ("keep_contaminated", "density_scaling")
+"""Fields younger than the first runs: while they are False, a run's id knows nothing of them."""
 RECIPE = 2
 """Raised whenever the same configuration would give other numbers."""
 
@@ -57,14 +59,17 @@ class PretrainConfig:
     """Rows to validate on, the first of the held-out ones; 0 = all."""
     keep_contaminated: bool = False
     """Leave exam texts in what is read: only to measure what they are worth."""
+    density_scaling: bool = False
+    """Start kept weights larger, and let them learn faster, by the density: see `density`."""
 
     def __post_init__(self) -> None:
         """Refuse what could only fail later, after the corpus has been read."""
         pattern = parse(self.pattern)
         if self.sparsity:
             pattern.check(self.sparsity)
-        else:  # a dense run is the same run, whatever the pattern of its neighbors
+        else:  # a dense run is the same run, whatever its neighbors' pattern and scaling
             object.__setattr__(self, "pattern", "unstructured")
+            object.__setattr__(self, "density_scaling", False)
         object.__setattr__(self, "sparsity", float(self.sparsity))
         context = models.shape(self.size).context
         if self.batch_tokens % context or self.tokens < self.batch_tokens:
@@ -98,6 +103,7 @@ class PretrainConfig:
             evaluate_every=max(1, self.steps // max(1, self.validations)),
             save_every=max(1, self.steps // 10),
             seed=self.seed,
+            density_scaling=self.density_scaling,
         )
 
 

@@ -18,11 +18,12 @@ from transformers import PreTrainedModel
 
 from mediswift import checkpoints, flops, machine, materials, models, records, sparse, train
 from mediswift.batches import Head, PackedExamples
-from mediswift.configs import HOW, PROFILES, RECIPE, PretrainConfig, profile
+from mediswift.configs import HOW, LATER, PROFILES, RECIPE, PretrainConfig, profile
+from mediswift.density import scale_weights
 from mediswift.materials import Materials
 from mediswift.records import Record
 
-__all__ = ["HOW", "PROFILES", "RECIPE", "PretrainConfig", "profile"]
+__all__ = ["HOW", "LATER", "PROFILES", "RECIPE", "PretrainConfig", "profile"]
 __all__ += ["find", "load_materials", "main", "make_model", "pretrain"]
 
 
@@ -38,10 +39,10 @@ def load_materials(config: PretrainConfig, runs: str | Path = "runs") -> Materia
 
 
 def make_model(config: PretrainConfig) -> PreTrainedModel:
-    """Return the model of `config` before its first step: drawn by its seed, and sparse."""
+    """Return the model of `config` before its first step: drawn by its seed, sparse, scaled."""
     model = models.build(config.shape, seed=config.seed)
     sparse.sparsify(model, config.sparsity, config.pattern, config.seed, config.engine)
-    return model
+    return scale_weights(model) if config.density_scaling else model
 
 
 def pretrain(config: PretrainConfig, runs: str | Path = "runs") -> Record:
@@ -92,11 +93,10 @@ def _train(config: PretrainConfig, ingredients: Materials, folder: Path) -> None
 
 
 def _run_id(config: PretrainConfig, ingredients: Materials) -> str:
-    label = f"{config.size}-s{100 * config.sparsity:g}-{config.pattern}-seed{config.seed}"
+    scaled = "-scaled" if config.density_scaling else ""
+    label = f"{config.size}-s{100 * config.sparsity:g}-{config.pattern}{scaled}-seed{config.seed}"
     # the text counts instead of its address, and engines differ in the last bits alone
-    chosen = {k: v for k, v in asdict(config).items() if k not in HOW}
-    if not config.keep_contaminated:  # the default is older than its name
-        del chosen["keep_contaminated"]
+    chosen = {k: v for k, v in asdict(config).items() if k not in HOW and (v or k not in LATER)}
     data = [ingredients.train.fingerprint, ingredients.validation.fingerprint]
     determines = chosen | {"data": data, "recipe": RECIPE}
     return records.run_id("pretrain", label.replace(":", "of"), determines)

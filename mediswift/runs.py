@@ -70,7 +70,8 @@ def _describe(row: dict[str, Any]) -> str:
     prompt = f", prompt of {row['virtual_tokens']}" if row["virtual_tokens"] else ""
     alone = " alone" if row["frozen"] else ""
     pattern = "" if row["pattern"] == "unstructured" else f" {row['pattern']}"
-    removed = f"{row['sparsity']:.0%} removed{pattern}" if row["sparsity"] else "dense"
+    scaled = " scaled" if row.get("density_scaling") else ""  # runs may be older than the field
+    removed = f"{row['sparsity']:.0%} removed{pattern}{scaled}" if row["sparsity"] else "dense"
     return f"{removed}{prompt}{alone}"
 
 

@@ -39,11 +39,24 @@ def test_a_bad_choice_is_refused_before_the_corpus_is_read(change, message):
         replace(TINY, **change)
 
 
+def test_a_dense_run_is_one_whatever_would_shape_it_if_it_were_sparse():
+    dense = configs.profile("tiny", sparsity=0)
+    assert configs.profile("tiny", sparsity=0, pattern="2:4", density_scaling=True) == dense
+    assert not dense.density_scaling and not dense.loop.density_scaling
+
+
+def test_the_loop_is_told_of_density_scaling():
+    told = [replace(TINY, density_scaling=scaled).loop for scaled in (False, True)]
+    assert told == [TINY.loop, replace(TINY.loop, density_scaling=True)]
+
+
 def test_an_unknown_profile_names_those_there_are():
     with pytest.raises(ValueError, match="a profile is one of tiny, demo, .*; got 'big'"):
         configs.profile("big")
 
 
-@pytest.mark.parametrize("name", ["HOW", "PROFILES", "RECIPE", "PretrainConfig", "profile"])
+@pytest.mark.parametrize(
+    "name", ["HOW", "LATER", "PROFILES", "RECIPE", "PretrainConfig", "profile"]
+)
 def test_each_name_is_reached_from_pretrain_too(name):
     assert getattr(pretrain, name) is getattr(configs, name)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import asdict, fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mediswift import checkpoints, demo, flops, pretrain, records, sparse, train
+from mediswift import checkpoints, demo, flops, models, pretrain, records, schedule, sparse, train
 from mediswift.linear import SparseLinear
 from mediswift.runs import load_history, load_model
 
@@ -125,6 +126,39 @@ def test_a_dense_run_starts_from_the_same_weights_and_has_no_masks(tmp_path):
     assert sparse.load_masks(tmp_path / record.id) is None
 
 
+def test_density_scaling_starts_kept_weights_larger_and_nothing_else():
+    plain, scaled = (pretrain.make_model(replace(TINY, density_scaling=s)) for s in (False, True))
+    for name, weight in plain.named_parameters():
+        factor = 2 if name.endswith(".values") else 1  # a quarter is kept
+        assert torch.equal(scaled.get_parameter(name), factor * weight)
+    widest = scaled.get_parameter("biogpt.layers.0.fc1.values")
+    assert widest.std().item() == pytest.approx(2 * models.initial_spread(TINY.shape), rel=0.05)
+
+
+def test_a_scaled_run_is_another_one_and_goes_on_to_the_same_bits(tmp_path, monkeypatch):
+    config = replace(TINY, tokens=8_192, engine="masked", density_scaling=True)
+    record = pretrain.pretrain(config, tmp_path / "whole")
+    assert record.params["density_scaling"] is True
+    plain = pretrain.pretrain(replace(config, density_scaling=False), tmp_path / "whole")
+    assert plain.id != record.id and plain.mask_digest == record.mask_digest
+    assert plain.metrics["validation_loss_nats"] != record.metrics["validation_loss_nats"]
+
+    def stop(step, loop):
+        if step == 4:
+            signal.raise_signal(signal.SIGTERM)
+        return schedule.learning_rate(step, loop)
+
+    monkeypatch.setattr(train, "learning_rate", stop)
+    with pytest.raises(KeyboardInterrupt, match="stopped after step 5"):
+        pretrain.pretrain(config, tmp_path / "cut")
+    monkeypatch.undo()
+    again = pretrain.pretrain(config, tmp_path / "cut")
+    one, other = (tensors(tmp_path / name / record.id) for name in ("whole", "cut"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert again.metrics["validation_loss_nats"] == record.metrics["validation_loss_nats"]
+
+
 def test_a_few_rows_can_validate(runs, ingredients, tmp_path):
     config = replace(TINY, tokens=1024, validation_rows=2)
     record = pretrain.pretrain(config, tmp_path)
@@ -155,7 +189,7 @@ def test_activations_computed_again_make_the_same_run(tmp_path, monkeypatch):
 CHANGES = {
     "size": "demo", "tokens": 30_720, "batch_tokens": 2_048, "lr": 1e-3, "micro_batch": 1,
     "sparsity": 0.5, "pattern": "1:4", "seed": 1, "warmup": 0.1, "precision": "bf16",
-    "validations": 4, "validation_rows": 2, "keep_contaminated": True,
+    "validations": 4, "validation_rows": 2, "keep_contaminated": True, "density_scaling": True,
 }  # fmt: skip
 
 
@@ -170,6 +204,18 @@ def test_every_field_but_text_and_how_it_is_computed_is_among_them(ingredients):
     assert CHANGES.keys() == {f.name for f in fields(TINY)} - set(pretrain.HOW)
     other = replace(TINY, engine="masked", sharded=True, recompute=True)  # the last bits alone
     assert pretrain._run_id(other, ingredients) == pretrain._run_id(TINY, ingredients)
+
+
+def test_a_run_without_what_came_later_keeps_the_id_that_it_had():
+    text = SimpleNamespace(fingerprint="text"), SimpleNamespace(fingerprint="held out")
+    of_text = SimpleNamespace(train=text[0], validation=text[1])
+    found = [pretrain._run_id(replace(TINY, sparsity=s), of_text) for s in (0.75, 0.0)]
+    assert found == [
+        "pretrain-tiny-s75-unstructured-seed0-3c513cce37",
+        "pretrain-tiny-s0-unstructured-seed0-53b7bc9166",
+    ]
+    scaled = pretrain._run_id(replace(TINY, density_scaling=True), of_text)
+    assert scaled.startswith("pretrain-tiny-s75-unstructured-scaled-seed0-")
 
 
 def test_the_text_makes_the_run_and_not_its_address(ingredients, pretrained, tmp_path):
@@ -188,7 +234,7 @@ def test_the_text_makes_the_run_and_not_its_address(ingredients, pretrained, tmp
 
 def test_a_dense_run_is_one_run_whatever_the_pattern(ingredients):
     dense = [replace(TINY, sparsity=0, pattern=pattern) for pattern in ("unstructured", "2:4")]
-    dense.append(replace(TINY, sparsity=0.0))
+    dense.append(replace(TINY, sparsity=0.0, density_scaling=True))
     assert len({pretrain._run_id(config, ingredients) for config in dense}) == 1
 
 

@@ -1,5 +1,7 @@
 """Finding a finished run again by its id."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import BioGptForCausalLM
@@ -59,3 +61,13 @@ def test_a_name_with_a_folder_in_it_is_no_run(tmp_path, pretrained, name):
     records.write(pretrained, tmp_path / "x")
     with pytest.raises(ValueError, match=f"a run is named by its id, got '{name}'"):
         done.load_run(name, tmp_path)
+
+
+def test_an_examination_says_how_the_first_run_was_scaled(tmp_path, pretrained):
+    for name, chosen in {"old": {}, "new": {"density_scaling": True}}.items():
+        params = {k: v for k, v in pretrained.params.items() if k != "density_scaling"} | chosen
+        records.write(replace(pretrained, id=name, params=params), tmp_path / name)
+        exam = replace(pretrained, id=f"exam-{name}", kind="exam", parent=name, params={})
+        records.write(exam, tmp_path / exam.id)
+    examined = [done.load_run(f"exam-{name}", tmp_path) for name in ("old", "new")]
+    assert list(done.exams(examined, tmp_path)["name"]) == ["75% removed", "75% removed scaled"]
