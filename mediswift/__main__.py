@@ -99,7 +99,8 @@ def make_parser() -> argparse.ArgumentParser:
         doors, "contest", studies.hold_contest, "what each sparsity pattern costs in held-out loss"
     )
     _training_words(verb)
-    verb.add_argument("--patterns", nargs="+", required=True, help="dense, unstructured, 16x1 ...")
+    text = "dense, unstructured, 16x1 ...; unstructured+scaled: with density scaling"
+    verb.add_argument("--patterns", nargs="+", required=True, help=text)
     verb.add_argument("--sparsity", type=float, default=0.75)
     verb = _verb(
         doors, "scale", studies.scale, "what each sparsity costs at equal tokens and at equal FLOPs"

@@ -3,8 +3,10 @@
 Decisions: a sparse layer wants another learning rate than a dense one, and patterns may differ
 too, so each pattern's rate is tuned first, on one seed and maybe fewer tokens, by factors of two
 until both neighbors are worse. Then all seeds run at that rate. Seeds share initialization and
-order of the text across patterns, so differences are taken seed by seed. Every number is that of a
-`pretrain` record.
+order of the text across patterns, so differences are taken seed by seed. A pattern may also
+compete "+scaled": initialized and trained with density scaling (see `density`), it is a
+contestant of its own, and its tuning finds the lower base rate that it wants. Every number is that
+of a `pretrain` record.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from mediswift.stats import over_seeds
 
 DENSE = "dense"
 REFERENCE = "unstructured"
+SCALED = "+scaled"
+"""What the name of a pattern ends in that competes with density scaling."""
 
 
 def contest(
@@ -34,19 +38,14 @@ def contest(
 ) -> Record:
     """Record of the held-out loss of every pattern, in `runs`, from runs that may be there already.
 
-    `patterns` may name "dense" too; `base` says the sparsity of the others and the first rate
-    tried. Raises ValueError for a pattern that cannot have that sparsity, before anything runs.
+    `patterns` are names as `entry` reads them; `base` says the sparsity of all but "dense",
+    and the first rate tried. Raises ValueError for one that cannot be, before anything runs.
     """
-    patterns, seeds = list(patterns), list(seeds)
-    for name in patterns:
-        if name != DENSE:
-            parse(name).check(base.sparsity)
-    rows, short = [], replace(base, tokens=tuning_tokens)
-    for name in patterns:
-        rate = tuned(
-            lambda lr, name=name: loss_of(_config(short, name, lr, seeds[0]), runs), base.lr
-        )
-        rows += [_row(base, name, rate, seed, runs) for seed in seeds]
+    patterns, seeds, rows = list(patterns), list(seeds), []
+    for name, config in [(name, entry(base, name)) for name in patterns]:
+        short = replace(config, tokens=tuning_tokens, seed=seeds[0])
+        rate = tuned(lambda lr, short=short: loss_of(replace(short, lr=lr), runs), base.lr)
+        rows += [_row(name, replace(config, lr=rate, seed=seed), runs) for seed in seeds]
     params = asdict(base) | {
         "patterns": patterns, "seeds": seeds, "tuning_tokens": tuning_tokens,
     }  # fmt: skip
@@ -60,6 +59,29 @@ def contest(
     )
     records.write(record, Path(runs) / record.id)
     return record
+
+
+def entry(base: PretrainConfig, name: str) -> PretrainConfig:
+    """Configuration of a contestant: "dense", a pattern, or a pattern with "+scaled".
+
+    Its name alone says whether it is scaled. Raises ValueError for another name, or a pattern that
+    cannot have `base`'s sparsity.
+
+    >>> from mediswift.pretrain import profile
+    >>> scaled = entry(profile("demo"), "16x1+scaled")
+    >>> scaled.pattern, scaled.density_scaling
+    ('16x1', True)
+    """
+    if name == DENSE:
+        return replace(base, sparsity=0.0)
+    pattern, plus, how = name.partition("+")
+    if plus and (plus + how != SCALED or pattern == DENSE or not base.sparsity):
+        raise ValueError(
+            f"a contestant is 'dense', a pattern, or a pattern with '{SCALED}', which has to be "
+            f"sparse, got {name!r} at sparsity {base.sparsity:g}: try '{REFERENCE}{SCALED}' at 0.75"
+        )
+    parse(pattern).check(base.sparsity)
+    return replace(base, pattern=pattern, density_scaling=bool(plus))
 
 
 def tuned(loss: Callable[[float], float], first: float) -> float:
@@ -112,18 +134,12 @@ def _difference(name: str, rows: dict[int, dict], reference: dict[int, dict]) ->
     return line | {"difference": above.mean, "low": above.low, "high": above.high}
 
 
-def _config(base: PretrainConfig, name: str, lr: float, seed: int) -> PretrainConfig:
-    if name == DENSE:
-        return replace(base, sparsity=0.0, pattern=REFERENCE, lr=lr, seed=seed)
-    return replace(base, pattern=name, lr=lr, seed=seed)
-
-
-def _row(base: PretrainConfig, name: str, lr: float, seed: int, runs: str | Path) -> dict[str, Any]:
-    record = pretrain(_config(base, name, lr, seed), runs)
+def _row(name: str, config: PretrainConfig, runs: str | Path) -> dict[str, Any]:
+    record = pretrain(config, runs)
     return {
         "pattern": name,
-        "lr": lr,
-        "seed": seed,
+        "lr": config.lr,
+        "seed": config.seed,
         "loss": record.metrics["validation_loss_nats"],
         "run": record.id,
         "data": record.data_fingerprint,

@@ -13,14 +13,16 @@ def hold_contest(arguments: argparse.Namespace) -> int:
     """Held-out loss of each sparsity pattern."""
     from mediswift import contest
 
+    names = arguments.patterns
+    reference = contest.REFERENCE if contest.REFERENCE in names else names[0]
     record = contest.contest(
         _training(arguments, sparsity=arguments.sparsity),
-        arguments.patterns,
+        names,
         range(arguments.seeds),
         arguments.tuning_tokens or arguments.tokens,
         arguments.runs,
     )
-    print(json.dumps(contest.differences(record), indent=1))
+    print(json.dumps(contest.differences(record, reference), indent=1))
     print(record.id)
     return 0
 

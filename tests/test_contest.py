@@ -1,18 +1,22 @@
 """Tests of mediswift.contest. Run with: pytest tests/test_contest.py."""
 
+import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
 from mediswift import contest, pretrain, records
+from mediswift.__main__ import main
 from mediswift.contest import differences, tuned
 from mediswift.records import Record
 
 BASE = pretrain.profile("tiny", lr=1e-3)
-BEST = {"dense": 1e-3, "unstructured": 2e-3, "16x1": 5e-4}
-COST = {"dense": 3.0, "unstructured": 4.0, "16x1": 4.5}
+BEST = {"dense": 1e-3, "unstructured": 2e-3, "16x1": 5e-4, "16x1+scaled": 1.25e-4}
+COST = {"dense": 3.0, "unstructured": 4.0, "16x1": 4.5, "16x1+scaled": 4.25}
 TUNING = BASE.batch_tokens
+RESULTS = Path(__file__).parents[1] / "results"
 
 
 @pytest.fixture
@@ -22,6 +26,7 @@ def asked(monkeypatch):
 
     def train(config, runs):
         name = config.pattern if config.sparsity else "dense"
+        name += "+scaled" * config.density_scaling
         off = abs(math.log2(config.lr / BEST[name]))
         record = Record(
             id=f"{name}-{config.lr:g}-{config.seed}-{config.tokens}",
@@ -68,6 +73,7 @@ def test_each_pattern_runs_every_seed_at_its_own_rate(asked, tmp_path):
         assert row["loss"] == pytest.approx(COST[row["pattern"]] + 0.1 * row["seed"])
         assert config.tokens == BASE.tokens and config.size == BASE.size
         assert config.sparsity == (0 if row["pattern"] == "dense" else BASE.sparsity)
+        assert config.density_scaling == (row["pattern"] == "16x1+scaled")
     tuning = [config for config in asked.values() if config.tokens != BASE.tokens]
     assert {config.tokens for config in tuning} == {TUNING}
     assert {config.seed for config in tuning} == {0}
@@ -99,12 +105,54 @@ def test_a_rate_that_explodes_is_worse_than_any_other(monkeypatch, asked, tmp_pa
 
 @pytest.mark.parametrize(
     ("patterns", "text"),
-    [(["dense", "2:4"], "fixes the sparsity at 0.5"), (["16x"], "a pattern is")],
+    [
+        (["dense", "2:4"], "fixes the sparsity at 0.5"),
+        (["dense", "2:4+scaled"], "fixes the sparsity at 0.5"),
+        (["16x"], "a pattern is"),
+        (["unstructured", "16x+scaled"], "a pattern is .*got '16x'"),
+        (["unstructured", "unstructured+scale"], "'unstructured.scale' at sparsity 0.75: try"),
+        (["unstructured+"], "a pattern with '.scaled'"),
+        (["+scaled"], "a pattern is"),
+        (["unstructured+scaled+scaled"], "a pattern with '.scaled'"),
+        (["unstructured", "dense+scaled"], "which has to be sparse, got 'dense.scaled'"),
+    ],
 )
 def test_a_pattern_that_cannot_be_is_refused_before_anything_runs(asked, tmp_path, patterns, text):
     with pytest.raises(ValueError, match=text):
         contest.contest(BASE, patterns, [0], TUNING, tmp_path)
     assert not asked and not list(tmp_path.iterdir())
+
+
+def test_a_dense_model_cannot_be_scaled_by_any_name():
+    dense = replace(BASE, sparsity=0.0)
+    with pytest.raises(ValueError, match="'unstructured.scaled' at sparsity 0: try"):
+        contest.entry(dense, "unstructured+scaled")
+
+
+@pytest.mark.parametrize("base", [BASE, replace(BASE, density_scaling=True)])
+def test_the_name_alone_says_what_is_scaled(base):
+    for name in BEST:
+        config = contest.entry(base, name)
+        assert config.density_scaling == name.endswith("+scaled")
+        assert config == contest.entry(BASE, name)
+    assert contest.entry(base, "unstructured") == BASE
+
+
+@pytest.mark.parametrize(
+    ("names", "reference"),
+    [(["dense", "unstructured"], "unstructured"), (["16x1", "16x1+scaled"], "16x1")],
+)
+def test_the_command_line_compares_with_unstructured_or_the_first(
+    asked, tmp_path, capsys, names, reference
+):
+    words = ["contest", "--corpus", "sample:", "--size", "tiny", "--tokens", "20480"]
+    words += ["--batch-tokens", "1024", "--tuning-tokens", "1024", "--lr", "1e-3", "--seeds", "2"]
+    assert main([*words, "--runs", str(tmp_path), "--patterns", *names]) == 0
+    said, _, name = capsys.readouterr().out.strip().rpartition("\n")
+    kept = records.load(tmp_path / name / "record.json")
+    assert kept.params["patterns"] == names
+    assert json.loads(said) == differences(kept, reference)
+    assert [line["pattern"] for line in json.loads(said) if "difference" not in line] == [reference]
 
 
 def record_of(losses):
@@ -143,6 +191,21 @@ def test_another_reference_turns_the_sign():
     losses = {"a": {0: 1.0, 1: 1.2}, "b": {0: 1.5, 1: 1.6}}
     (_, above), (below, _) = (differences(record_of(losses), name) for name in "ab")
     assert above["difference"] == -below["difference"] == pytest.approx(0.45)
+
+
+def test_a_scaled_pattern_has_the_density_of_the_plain_one():
+    lines = differences(record_of({"unstructured": {0: 1.0}, "unstructured+scaled": {0: 0.9}}))
+    assert [line["sparsity"] for line in lines] == [0.75, 0.75]
+
+
+@pytest.mark.parametrize(
+    "path", sorted(RESULTS.glob("contest-*/record.json")), ids=lambda p: p.parent.name
+)
+def test_records_of_earlier_contests_are_still_told(path):
+    record = records.load(path)
+    lines = differences(record)
+    assert [line["pattern"] for line in lines] == record.params["patterns"]
+    assert all(line["low"] < line["high"] for line in lines if line["pattern"] != "unstructured")
 
 
 def test_one_seed_is_no_interval():
