@@ -15,8 +15,9 @@ from mediswift.patterns import parse
 
 HOW = ("corpus", "engine", "sharded", "recompute")
 """Fields that change no number but in the last bits."""
-LATER = ("keep_contaminated", "density_scaling")
-"""Fields younger than the first runs: while they are False, a run's id knows nothing of them."""
+LATER = {"keep_contaminated": False, "density_scaling": False, "moves": ""}
+LATER |= {"moves_every": 100, "moves_fraction": 0.3}
+"""Fields younger than the first runs: at these values a run's id knows nothing of them."""
 RECIPE = 2
 """Raised whenever the same configuration would give other numbers."""
 
@@ -61,15 +62,30 @@ class PretrainConfig:
     """Leave exam texts in what is read: only to measure what they are worth."""
     density_scaling: bool = False
     """Start kept weights larger, and let them learn faster, by the density: see `density`."""
+    moves: str = ""
+    """How masks move while training: set or rigl, see `dynamic`; "" = they stay, as the paper's."""
+    moves_every: int = 100
+    """Steps between moves."""
+    moves_fraction: float = 0.3
+    """Of the kept weights of each matrix, how many move at first."""
 
     def __post_init__(self) -> None:
         """Refuse what could only fail later, after the corpus has been read."""
         pattern = parse(self.pattern)
         if self.sparsity:
             pattern.check(self.sparsity)
-        else:  # a dense run is the same run, whatever its neighbors' pattern and scaling
+        else:  # a dense run is the same run, whatever is done to its sparse neighbors
             object.__setattr__(self, "pattern", "unstructured")
             object.__setattr__(self, "density_scaling", False)
+            object.__setattr__(self, "moves", "")
+        if self.moves and (self.pattern != "unstructured" or self.sharded):
+            raise ValueError(
+                "masks that move are unstructured, in whole matrices; got moves="
+                f"{self.moves!r} with pattern={self.pattern!r} and sharded={self.sharded}"
+            )
+        if not self.moves:  # nor is it another one for what is not done
+            object.__setattr__(self, "moves_every", LATER["moves_every"])
+            object.__setattr__(self, "moves_fraction", LATER["moves_fraction"])
         object.__setattr__(self, "sparsity", float(self.sparsity))
         context = models.shape(self.size).context
         if self.batch_tokens % context or self.tokens < self.batch_tokens:
@@ -90,6 +106,13 @@ class PretrainConfig:
         return -(-self.tokens // self.batch_tokens)
 
     @property
+    def rule(self) -> schedule.Rule | None:
+        """How the masks move; None = they stay."""
+        if not self.moves:
+            return None
+        return schedule.Rule(name=self.moves, every=self.moves_every, fraction=self.moves_fraction)
+
+    @property
     def loop(self) -> schedule.Config:
         """What the training loop is told."""
         rows = self.batch_tokens // self.shape.context
@@ -104,6 +127,7 @@ class PretrainConfig:
             save_every=max(1, self.steps // 10),
             seed=self.seed,
             density_scaling=self.density_scaling,
+            moves=self.rule,
         )
 
 

@@ -4,9 +4,9 @@ Decisions: a sparse layer wants another learning rate than a dense one, and patt
 too, so each pattern's rate is tuned first, on one seed and maybe fewer tokens, by factors of two
 until both neighbors are worse. Then all seeds run at that rate. Seeds share initialization and
 order of the text across patterns, so differences are taken seed by seed. A pattern may also
-compete "+scaled": initialized and trained with density scaling (see `density`), it is a
-contestant of its own, and its tuning finds the lower base rate that it wants. Every number is that
-of a `pretrain` record.
+compete "+scaled", with density scaling (see `density`), whose tuning finds the lower base rate
+that it wants, or "+set" and "+rigl", with masks that move (see `dynamic`). Every number is that of
+a `pretrain` record.
 """
 
 from __future__ import annotations
@@ -25,8 +25,13 @@ from mediswift.stats import over_seeds
 
 DENSE = "dense"
 REFERENCE = "unstructured"
-SCALED = "+scaled"
-"""What the name of a pattern ends in that competes with density scaling."""
+WAYS: dict[str, dict[str, Any]] = {
+    "": {"density_scaling": False, "moves": ""},
+    "scaled": {"density_scaling": True, "moves": ""},
+    "set": {"density_scaling": False, "moves": "set"},
+    "rigl": {"density_scaling": False, "moves": "rigl"},
+}
+"""What the name of a pattern may end in, after a "+", and what it means."""
 
 
 def contest(
@@ -62,10 +67,10 @@ def contest(
 
 
 def entry(base: PretrainConfig, name: str) -> PretrainConfig:
-    """Configuration of a contestant: "dense", a pattern, or a pattern with "+scaled".
+    """Configuration of a contestant: "dense", a pattern, or a pattern with "+" and a way.
 
-    Its name alone says whether it is scaled. Raises ValueError for another name, or a pattern that
-    cannot have `base`'s sparsity.
+    Its name alone says how it is trained. Raises ValueError for another name, or a pattern that
+    cannot have `base`'s sparsity or way.
 
     >>> from mediswift.pretrain import profile
     >>> scaled = entry(profile("demo"), "16x1+scaled")
@@ -75,13 +80,14 @@ def entry(base: PretrainConfig, name: str) -> PretrainConfig:
     if name == DENSE:
         return replace(base, sparsity=0.0)
     pattern, plus, how = name.partition("+")
-    if plus and (plus + how != SCALED or pattern == DENSE or not base.sparsity):
+    if plus and (not how or how not in WAYS or pattern == DENSE or not base.sparsity):
+        ways = ", ".join(f"+{way}" for way in filter(None, WAYS))
         raise ValueError(
-            f"a contestant is 'dense', a pattern, or a pattern with '{SCALED}', which has to be "
-            f"sparse, got {name!r} at sparsity {base.sparsity:g}: try '{REFERENCE}{SCALED}' at 0.75"
+            f"a contestant is 'dense', a pattern, or a pattern with one of {ways}, which has to be "
+            f"sparse, got {name!r} at sparsity {base.sparsity:g}: try '{REFERENCE}+scaled' at 0.75"
         )
     parse(pattern).check(base.sparsity)
-    return replace(base, pattern=pattern, density_scaling=bool(plus))
+    return replace(base, pattern=pattern, **WAYS[how])
 
 
 def tuned(loss: Callable[[float], float], first: float) -> float:

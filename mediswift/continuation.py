@@ -149,6 +149,8 @@ def _loop(config: ContinueConfig, base: PretrainConfig) -> train.Config:
         evaluate_every=0,
         save_every=max(1, steps // 4),
         seed=base.seed + ORDERS,
+        density_scaling=base.density_scaling and config.removed == STAY,
+        moves=None,
     )
 
 

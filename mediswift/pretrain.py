@@ -93,10 +93,11 @@ def _train(config: PretrainConfig, ingredients: Materials, folder: Path) -> None
 
 
 def _run_id(config: PretrainConfig, ingredients: Materials) -> str:
-    scaled = "-scaled" if config.density_scaling else ""
-    label = f"{config.size}-s{100 * config.sparsity:g}-{config.pattern}{scaled}-seed{config.seed}"
+    how = ("-scaled" if config.density_scaling else "") + (config.moves and f"-{config.moves}")
+    label = f"{config.size}-s{100 * config.sparsity:g}-{config.pattern}{how}-seed{config.seed}"
     # the text counts instead of its address, and engines differ in the last bits alone
-    chosen = {k: v for k, v in asdict(config).items() if k not in HOW and (v or k not in LATER)}
+    chosen = {k: v for k, v in asdict(config).items() if k not in HOW}
+    chosen = {k: v for k, v in chosen.items() if k not in LATER or v != LATER[k]}
     data = [ingredients.train.fingerprint, ingredients.validation.fingerprint]
     determines = chosen | {"data": data, "recipe": RECIPE}
     return records.run_id("pretrain", label.replace(":", "of"), determines)

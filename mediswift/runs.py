@@ -70,8 +70,9 @@ def _describe(row: dict[str, Any]) -> str:
     prompt = f", prompt of {row['virtual_tokens']}" if row["virtual_tokens"] else ""
     alone = " alone" if row["frozen"] else ""
     pattern = "" if row["pattern"] == "unstructured" else f" {row['pattern']}"
-    scaled = " scaled" if row.get("density_scaling") else ""  # runs may be older than the field
-    removed = f"{row['sparsity']:.0%} removed{pattern}{scaled}" if row["sparsity"] else "dense"
+    # runs may be older than these fields
+    how = " scaled" * row.get("density_scaling", False) + f" {row.get('moves', '')}".rstrip()
+    removed = f"{row['sparsity']:.0%} removed{pattern}{how}" if row["sparsity"] else "dense"
     return f"{removed}{prompt}{alone}"
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from mediswift import configs, pretrain
+from mediswift.schedule import Rule
 
 TINY = configs.profile("tiny")
 
@@ -29,6 +30,9 @@ def test_every_profile_is_a_loop(name):
         ({"pattern": "2of4", "sparsity": 0.0}, "2of4"),
         ({"pattern": "2:4"}, r"pattern 2:4 fixes the sparsity at 0\.5, got 0\.75"),
         ({"precision": "fp8"}, "precision is no or bf16; got 'fp8'"),
+        ({"moves": "gmp"}, "masks move by set or rigl; got 'gmp'"),
+        ({"moves": "set", "pattern": "16x16"}, "masks that move are unstructured, .*'16x16'"),
+        ({"moves": "rigl", "sharded": True}, "in whole matrices; .*sharded=True"),
         ({"size": "huge"}, "a size is one of tiny, demo"),
         ({"batch_tokens": 1_000}, "multiple of the context 512 .* batch_tokens=1000"),
         ({"tokens": 512}, "at most tokens, got batch_tokens=1024 and tokens=512"),
@@ -43,11 +47,18 @@ def test_a_dense_run_is_one_whatever_would_shape_it_if_it_were_sparse():
     dense = configs.profile("tiny", sparsity=0)
     assert configs.profile("tiny", sparsity=0, pattern="2:4", density_scaling=True) == dense
     assert not dense.density_scaling and not dense.loop.density_scaling
+    assert configs.profile("tiny", sparsity=0, moves="rigl", moves_every=7) == dense
 
 
 def test_the_loop_is_told_of_density_scaling():
     told = [replace(TINY, density_scaling=scaled).loop for scaled in (False, True)]
     assert told == [TINY.loop, replace(TINY.loop, density_scaling=True)]
+
+
+def test_the_loop_is_told_how_masks_move_if_they_do():
+    assert replace(TINY, moves_every=7, moves_fraction=0.2) == TINY
+    moving = replace(TINY, moves="set", moves_every=7, moves_fraction=0.2).loop
+    assert moving.moves == Rule(name="set", every=7, fraction=0.2)
 
 
 def test_an_unknown_profile_names_those_there_are():

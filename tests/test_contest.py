@@ -111,9 +111,9 @@ def test_a_rate_that_explodes_is_worse_than_any_other(monkeypatch, asked, tmp_pa
         (["16x"], "a pattern is"),
         (["unstructured", "16x+scaled"], "a pattern is .*got '16x'"),
         (["unstructured", "unstructured+scale"], "'unstructured.scale' at sparsity 0.75: try"),
-        (["unstructured+"], "a pattern with '.scaled'"),
+        (["unstructured+"], "a pattern with one of .scaled, .set, .rigl"),
         (["+scaled"], "a pattern is"),
-        (["unstructured+scaled+scaled"], "a pattern with '.scaled'"),
+        (["unstructured+scaled+scaled"], "a pattern with one of .scaled, .set, .rigl"),
         (["unstructured", "dense+scaled"], "which has to be sparse, got 'dense.scaled'"),
     ],
 )
@@ -131,8 +131,9 @@ def test_a_dense_model_cannot_be_scaled_by_any_name():
 
 @pytest.mark.parametrize("base", [BASE, replace(BASE, density_scaling=True)])
 def test_the_name_alone_says_what_is_scaled(base):
-    for name in BEST:
+    for name in (*BEST, "unstructured+set", "unstructured+rigl"):
         config = contest.entry(base, name)
+        assert config.moves == ("" if name in BEST else name.partition("+")[2])
         assert config.density_scaling == name.endswith("+scaled")
         assert config == contest.entry(BASE, name)
     assert contest.entry(base, "unstructured") == BASE

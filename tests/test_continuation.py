@@ -118,6 +118,14 @@ def test_what_stays_sparse_leaves_removed_weights_alone(runs):
     assert record.metrics["theoretical_flops"] < dense["theoretical_flops"]
 
 
+@pytest.mark.parametrize("removed", ["stay", "zeros"])
+def test_only_what_stays_sparse_is_scaled_and_nothing_moves_on(removed):
+    config = ContinueConfig(parent="x", tokens=4_096, lr=1e-3, removed=removed)
+    loop = continuation._loop(config, replace(BASE, density_scaling=True, moves="set"))
+    assert loop.density_scaling == (removed == "stay")
+    assert loop.moves is None
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -190,14 +190,17 @@ CHANGES = {
     "size": "demo", "tokens": 30_720, "batch_tokens": 2_048, "lr": 1e-3, "micro_batch": 1,
     "sparsity": 0.5, "pattern": "1:4", "seed": 1, "warmup": 0.1, "precision": "bf16",
     "validations": 4, "validation_rows": 2, "keep_contaminated": True, "density_scaling": True,
+    "moves": "rigl", "moves_every": 10, "moves_fraction": 0.2,
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_every_field_makes_another_run(ingredients, pretrained, name):
-    changed = replace(TINY, **{name: CHANGES[name]})
+    moving = {"moves": "set"} if name.startswith("moves_") else {}  # else it says nothing
+    base = replace(TINY, **moving)
+    changed = replace(base, **{name: CHANGES[name]})
     assert pretrain._run_id(TINY, ingredients) == pretrained.id
-    assert pretrain._run_id(changed, ingredients) != pretrained.id
+    assert pretrain._run_id(changed, ingredients) != pretrain._run_id(base, ingredients)
 
 
 def test_every_field_but_text_and_how_it_is_computed_is_among_them(ingredients):
@@ -216,6 +219,16 @@ def test_a_run_without_what_came_later_keeps_the_id_that_it_had():
     ]
     scaled = pretrain._run_id(replace(TINY, density_scaling=True), of_text)
     assert scaled.startswith("pretrain-tiny-s75-unstructured-scaled-seed0-")
+
+
+def test_masks_that_move_are_those_that_a_run_leaves(tmp_path):
+    config = replace(TINY, tokens=8_192, moves="rigl", moves_every=2)
+    record = pretrain.pretrain(config, tmp_path)
+    masks = sparse.load_masks(tmp_path / record.id)
+    assert record.id.startswith("pretrain-tiny-s75-unstructured-rigl-seed0-")
+    assert masks.digest == record.mask_digest
+    assert record.mask_digest != sparse.masks_of(pretrain.make_model(config)).digest
+    masks.check(load_model(record.id, tmp_path))
 
 
 def test_the_text_makes_the_run_and_not_its_address(ingredients, pretrained, tmp_path):
