@@ -1,7 +1,8 @@
 """What sparsity costs in held-out bits, at equal tokens and at equal FLOPs, each at its own rate.
 
-Decisions: a sparse model wants another learning rate than a dense one, so each is tuned first, on
-one seed and fewer tokens (`contest.tuned`). At equal FLOPs a sparse model has two dense rivals: the
+Decisions: a sparse model wants another learning rate than a dense one, and a long run another one
+than a short run, so each entry is tuned first, on one seed and, by default, all of its own tokens
+(`contest.tuned`): on a third of them, dense models chose a rate too low for the whole. At equal FLOPs a sparse model has two dense rivals: the
 same one with fewer tokens, its schedule shortened with them, and a smaller one with more. Seeds
 share the order of the text across all, so differences are taken seed by seed. FLOPs are
 theoretical; seconds are what this machine took. Every number is that of a `pretrain` record.
@@ -32,15 +33,16 @@ def study(
     base: PretrainConfig,
     sparsities: Sequence[float],
     seeds: Iterable[int],
-    tuning_tokens: int,
+    tuning_tokens: int = 0,
     smaller: str = "",
     runs: str | Path = "runs",
 ) -> Record:
     """Record of every sparsity at `base`'s size and tokens, and of its dense rivals.
 
     `sparsities` must hold 0, what the others are measured by; `smaller` names a size of the same
-    context and vocabulary, "" leaves that rival out. `base.lr` is the first rate tried. Raises
-    ValueError for what could only fail later, before anything runs.
+    context and vocabulary, "" leaves that rival out. `base.lr` is the first rate tried, on so many
+    `tuning_tokens`, or on as many as an entry has. Raises ValueError for what could only fail
+    later, before anything runs.
     """
     seeds, rows = list(seeds), []
     _check(base, sparsities, smaller)
@@ -65,25 +67,27 @@ def study(
 
 
 class Rates:
-    """Best learning rates, one a size and sparsity, found on a short run of one seed."""
+    """Best learning rates, one a size, sparsity and length, found on runs of one seed."""
 
     def __init__(self, base: PretrainConfig, tokens: int, seed: int, runs: str | Path) -> None:
-        """Tune on `tokens` tokens, from the rate of `base` on."""
-        self.short = {"tokens": tokens, "seed": seed}
+        """Tune on `tokens` tokens, 0 = all, from the rate of `base` on."""
+        self.tokens, self.seed = tokens, seed
         self.first, self.runs = base.lr, runs
         self.tried: list[dict[str, Any]] = []
-        self.found: dict[tuple[str, float], float] = {}
+        self.found: dict[tuple[str, float, int], float] = {}
 
     def best(self, config: PretrainConfig) -> float:
-        """Rate for the size and sparsity of `config`."""
-        key = (config.size, config.sparsity)
+        """Rate for the size, sparsity and tokens of `config`."""
+        config = replace(config, tokens=self.tokens or config.tokens, seed=self.seed)
+        key = (config.size, config.sparsity, config.tokens)
         if key not in self.found:
             self.found[key] = tuned(lambda lr: self._loss(config, lr), self.first)
         return self.found[key]
 
     def _loss(self, config: PretrainConfig, lr: float) -> float:
-        loss = loss_of(replace(config, lr=lr, **self.short), self.runs)
-        about = {"size": config.size, "sparsity": config.sparsity, "lr": lr}
+        loss = loss_of(replace(config, lr=lr), self.runs)
+        about = {"size": config.size, "sparsity": config.sparsity, "tokens": config.tokens}
+        about |= {"lr": lr}
         # a rate that is too high has no loss, and JSON has no infinity
         self.tried.append(about | {"loss": loss if math.isfinite(loss) else None})
         return loss

@@ -35,7 +35,7 @@ def scale(arguments: argparse.Namespace) -> int:
         _training(arguments, pattern=arguments.pattern),
         arguments.sparsities,
         range(arguments.seeds),
-        arguments.tuning_tokens or arguments.tokens,
+        arguments.tuning_tokens,
         arguments.smaller,
         arguments.runs,
     )

@@ -44,6 +44,16 @@ def record(asked, tmp_path):
     return scaling.study(BASE, [0.0, 0.5, 0.75], [0, 1], TUNING, runs=tmp_path)
 
 
+def test_by_default_each_entry_is_tuned_on_all_of_its_tokens(asked, tmp_path):
+    record = scaling.study(BASE, [0.0, 0.5], [0, 1], runs=tmp_path)
+    lengths = {(row["sparsity"], row["tokens"]) for row in record.metrics["tuning"]}
+    early = next(c for c, role, _ in scaling.entries(BASE, [0, 0.5]) if role == scaling.EARLY)
+    assert lengths == {(0.0, BASE.tokens), (0.5, BASE.tokens), (0.0, early.tokens)}
+    kept = {(c.sparsity, c.tokens) for c in asked}
+    assert kept == lengths
+    assert {row["lr"] for row in record.metrics["rows"]} == {BEST[0.0], BEST[0.5]}
+
+
 def test_every_sparsity_runs_every_seed_at_its_own_rate(record):
     rates = {(row["sparsity"], row["lr"]) for row in record.metrics["rows"]}
     assert rates == set(BEST.items())
