@@ -2,10 +2,11 @@
 
 Decisions: a sparse model wants another learning rate than a dense one, and a long run another one
 than a short run, so each entry is tuned first, on one seed and, by default, all of its own tokens
-(`contest.tuned`): on a third of them, dense models chose a rate too low for the whole. At equal FLOPs a sparse model has two dense rivals: the
-same one with fewer tokens, its schedule shortened with them, and a smaller one with more. Seeds
-share the order of the text across all, so differences are taken seed by seed. FLOPs are
-theoretical; seconds are what this machine took. Every number is that of a `pretrain` record.
+(`contest.tuned`): on a third of them, dense models chose a rate too low for the whole. At equal
+FLOPs a sparse model has two dense rivals: the same one with fewer tokens, its schedule shortened
+with them, and a smaller one with more. Seeds share the order of the text across all, so differences
+are taken seed by seed. FLOPs are theoretical; seconds are what this machine took. Every number is
+that of a `pretrain` record.
 """
 
 from __future__ import annotations
