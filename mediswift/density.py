@@ -3,15 +3,16 @@
 Decisions: this is the density part of SμPar, and only that. Of a matrix that keeps the fraction
 rho of its weights, the kept ones start with rho ** -0.5 times the dense matrix's standard deviation
 (its variance / rho), and their learning rate under Adam is 1 / rho times everyone else's. So what
-the layer gives, and how far a step moves it, is on the scale of the dense layer; a sparse model
-wants about the dense one's base rate then. Widths stay at the standard parametrization: no rule
-for them, no multiplier on embeddings, attention or logits. rho is what each mask really keeps.
-Weight decay keeps its coefficient, as in the authors' code, so a step of AdamW takes rate * decay
-/ rho from a kept weight. All of it is derived for random unstructured masks; other patterns are
-scaled the same way, as an assumption.
+the layer gives, and how far a step moves it, is on the scale of the dense layer; by the authors'
+account a sparse model wants about the dense one's base rate then. Widths stay at the standard
+parametrization: no rule for them, no multiplier on embeddings, attention or logits. rho is what
+each mask really keeps. Weight decay keeps its coefficient, as in the authors' code, so a step of
+AdamW takes rate * decay / rho from a kept weight. All of it is derived for random unstructured
+masks; other patterns are scaled the same way, as an assumption.
 
 Source: Dey, Bergsma, Hestness 2024, "Sparse maximal update parameterization", arXiv 2405.15743,
-table 1, m_rho alone; read beside the authors' own code, branch `supar` of EleutherAI/nanoGPT-mup.
+table 1, m_rho alone; the rules are read from the authors' code, branch `supar` of
+EleutherAI/nanoGPT-mup.
 """
 
 from __future__ import annotations
