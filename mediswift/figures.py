@@ -187,6 +187,27 @@ def loss_against_flops(runs: pd.DataFrame) -> Figure:
     return figure
 
 
+def predicted_losses(runs: pd.DataFrame) -> Figure:
+    """Losses by a law against measured ones, a mark a run, colored by sparsity (`forecast`).
+
+    Filled: `predicted` by the law through all runs. Hollow: `held_out`, by the law through all
+    other sizes and sparsities, where there is one. On the dotted line both are the same.
+    """
+    figure, axes = _axes((7, 4.2))
+    removed = runs["sparsity"].map(lambda s: f"{100 * s:g} % removed" if s else "dense")
+    ends = [runs["loss"].min(), runs["loss"].max()]
+    axes.plot(ends, ends, color=DENSE, ls=":", lw=1)
+    for (name, own), color in zip(
+        runs.groupby(removed, sort=False), _colors(removed.unique()), strict=True
+    ):
+        axes.plot(own["loss"], own["predicted"], "o", ms=4, color=color, label=name)
+        axes.plot(own["loss"], own["held_out"], "o", ms=9, mfc="none", color=color)
+    axes.plot([], [], "o", ms=9, mfc="none", color=DENSE, label="by the law without its group")
+    axes.set(xlabel="measured loss (nats per token)", ylabel="predicted loss (nats per token)")
+    axes.legend(frameon=False, bbox_to_anchor=(1, 1), loc="upper left")
+    return figure
+
+
 def speedups(table: pd.DataFrame, whole_step: Mapping[float, float]) -> Figure:
     """Speed-up of a matrix by sparsity, a line a pattern with quartiles, under the ideal.
 

@@ -52,6 +52,12 @@ DIFFERENCES = pd.DataFrame(
     {"name": ["unstructured", "16x1", "2:4"],
      "difference": [None, 0.1, 0.3], "low": [None, 0.0, 0.2], "high": [None, 0.2, 0.4]}
 )  # fmt: skip
+LOSSES = pd.DataFrame(
+    {
+        "sparsity": [0.0, 0.0, 0.875], "loss": [4.7, 5.7, 5.0], "predicted": [4.75, 5.65, 5.1],
+        "held_out": [4.9, 5.5, None],
+    }
+)  # fmt: skip
 NAMES = None  # an axis of names: its ticks say what stands there, and it has no unit
 
 # How each figure is called, and the units that its x axis and its y axis must name
@@ -69,6 +75,7 @@ CASES = {
     "speedups": ((SPEEDUPS, {0.5: 1.6, 0.75: 2.2}), "fraction", "times"),
     "step_parts": ((PARTS, ("forward", "head")), "seconds", NAMES),
     "differences": ((DIFFERENCES, "above (nats per token)"), "nats per token", NAMES),
+    "predicted_losses": ((LOSSES,), "nats per token", "nats per token"),
     "loss_against_flops": ((RUNS,), "FLOPs", "bits per byte"),
 }
 
@@ -91,6 +98,19 @@ def draw(name):
 def test_differences_leave_out_what_they_are_to():
     axes = draw("differences").axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["16x1", "2:4"]
+
+
+def test_predicted_losses_are_filled_and_held_out_ones_hollow():
+    axes = draw("predicted_losses").axes[0]
+    _, dense, dense_out, sparse, sparse_out, key = axes.lines
+    assert dense.get_xydata().tolist() == [[4.7, 4.75], [5.7, 5.65]]
+    assert dense_out.get_xydata().tolist() == [[4.7, 4.9], [5.7, 5.5]]
+    assert [line.get_mfc() for line in (dense_out, sparse_out, key)] == ["none"] * 3
+    assert [line.get_color() for line in (dense, dense_out)] == [figures.DENSE] * 2
+    assert sparse.get_color() == sparse_out.get_color() != figures.DENSE
+    assert np.isnan(sparse_out.get_ydata()).all()  # what could not be predicted is not drawn
+    texts = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert texts == ["dense", "87.5 % removed", "by the law without its group"]
 
 
 def test_every_figure_is_tried_here():
