@@ -146,6 +146,12 @@ def make_parser() -> argparse.ArgumentParser:
     _tuning_words(verb)
     verb.add_argument("--data", required=True, help="hoc:PATH of the corpus, an archive")
     verb.add_argument("--epochs", type=int, default=5)
+    verb = _verb(
+        doors, "law", studies.fit_law, "a scaling law through records of scale, and how sure it is"
+    )
+    verb.add_argument("records", type=Path, nargs="+", help="folders of scaling records, or files")
+    verb.add_argument("--draws", type=int, default=400, help="resamples behind the intervals")
+    verb.add_argument("--runs", type=Path, default=Path("runs"), help="folder that gets the record")
     verb = _verb(doors, "run", verbs.run_notebook, "execute one notebook, strictly")
     verb.add_argument("notebook", type=Path)
     verb.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("N", "V"))

@@ -113,3 +113,13 @@ def classify_hallmarks(arguments: argparse.Namespace) -> int:
     record = classify.classify(base, range(arguments.seeds), arguments.runs)
     print(classify.told(record), record.id, sep="\n")
     return 0
+
+
+def fit_law(arguments: argparse.Namespace) -> int:
+    """A scaling law through records of `scale`."""
+    from mediswift import forecast
+
+    found = [forecast.read(path) for path in arguments.records]
+    record = forecast.study(found, arguments.runs, arguments.draws)
+    print(forecast.told(record), record.id, sep="\n")
+    return 0

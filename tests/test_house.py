@@ -23,7 +23,7 @@ FLOORS = [
     "agreement configs decoding loss masks mirror products prompts report selection sheet "
     "statements",
     "corpus engines evidence polarity reading",
-    "artificial choice materials",
+    "artificial choice forecast materials",
     "linear",
     "sparse",
     "density dynamic",
