@@ -158,20 +158,26 @@ def _told_error(found: dict[str, Any]) -> str:
 
 
 def _doubts(record: Record) -> Iterator[str]:
-    found = record.metrics
+    found, kept = record.metrics, record.params["draws"]
     farthest = [max(row[f"times_{name}"] for row in found["predictions"]) for name in FAR]
     yield (
         "Extrapolated to {:,.0f} times the size and {:,.0f} times the tokens of these runs. The "
         "intervals (95 %) know\nwhich runs there happened to be, not whether the form holds so far."
     ).format(*farthest)
-    if open_ones := [row["name"] for row in found["coefficients"] if not row["determined"]]:
-        names = ", ".join(open_ones)
+    if names := _names(found, lambda row: not row["determined"]):
         yield f"Not determined by these runs: {names}. What rests on them is a guess."
+    if names := _names(found, lambda row: row["draws_at_limit"] > AT_LIMIT):
+        yield f"Where the search ends, not the data, intervals end that rest on {names}."
     if failed := found["draws_failed"]:
+        how = "far" if failed > kept else "rather"
         yield (
-            f"{failed} of {failed + record.params['draws']} resamples identified no law and were "
-            "drawn again: intervals are rather too narrow."
+            f"{failed} of {failed + kept} resamples identified no law and were drawn again: "
+            f"intervals are {how} too narrow."
         )
+
+
+def _names(found: dict[str, Any], chosen: Callable[[dict[str, Any]], bool]) -> str:
+    return ", ".join(row["name"] for row in found["coefficients"] if chosen(row))
 
 
 def _with_ends(row: dict[str, Any], name: str) -> str:

@@ -151,7 +151,9 @@ def test_what_counts_as_determined(found, tmp_path, monkeypatch, one, other, ope
     record = forecast.study(found, tmp_path)
     rows = record.metrics["coefficients"]
     assert {row["name"] for row in rows if not row["determined"]} == open_ones
-    assert ("Not determined" in forecast.told(record)) == bool(open_ones)
+    said = forecast.told(record)
+    assert ("Not determined" in said) == bool(open_ones)
+    assert ("intervals end that rest on e." in said) == (open_ones == {"e"})
     assert "identified no law" not in forecast.told(record)
 
 
@@ -202,6 +204,7 @@ def test_one_study_alone_cannot_be_held_out_and_says_so(found, tmp_path):
     corner = forecast.study(found[:1], tmp_path, draws=2)
     assert corner.metrics["held_out_error_nats"] is None
     assert "cannot be told (0 of 4 could be)" in forecast.told(corner)
+    assert "drawn again: intervals are far too narrow" in forecast.told(corner)
 
 
 def test_lone_seeds_have_no_noise_to_tell(found, tmp_path):
