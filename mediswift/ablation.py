@@ -8,6 +8,7 @@ chance, and both must leave out zero. Every number is that of an `examine` recor
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -23,6 +24,8 @@ from mediswift.runs import load_run
 
 FIXED = ("seed", "questions", "fold")
 """What all variants share: seeds are repetitions, and questions are what is compared on."""
+LONGEST = 32
+"""Characters of a variant's name, for reading."""
 Found = dict[tuple[str, int], Record]
 """Examination of each (variant, seed)."""
 
@@ -167,13 +170,14 @@ def told(record: Record, column: str = "variant") -> str:
 
 
 def short(variant: str) -> str:
-    """Name of a variant for reading: a run's without its kind and its hash.
+    """Name of a variant for reading: a run's without its kind and its hash, and no long text.
 
     >>> short("pretrain-demo-s75-unstructured-seed0-c6224f878a"), short("9")
     ('demo-s75-unstructured-seed0', '9')
     """
     kind, *parts = variant.split("-")
-    return "-".join(parts[:-1]) if kind in ("pretrain", "finetune") else variant
+    name = "-".join(parts[:-1]) if kind in ("pretrain", "finetune") else variant
+    return textwrap.shorten(name, LONGEST, placeholder=" ...")
 
 
 def verdict(row: dict[str, Any]) -> str:
