@@ -25,7 +25,7 @@ from mediswift.runs import load_run
 FIXED = ("seed", "questions", "fold")
 """What all variants share: seeds are repetitions, and questions are what is compared on."""
 LONGEST = 32
-"""Characters of a variant's name, for reading."""
+"""Characters of a text that names a variant, for reading."""
 Found = dict[tuple[str, int], Record]
 """Examination of each (variant, seed)."""
 
@@ -177,7 +177,7 @@ def short(variant: str) -> str:
     """
     kind, *parts = variant.split("-")
     name = "-".join(parts[:-1]) if kind in ("pretrain", "finetune") else variant
-    return textwrap.shorten(name, LONGEST, placeholder=" ...")
+    return textwrap.shorten(name, LONGEST, placeholder=" ...") if " " in name else name
 
 
 def verdict(row: dict[str, Any]) -> str:

@@ -16,6 +16,15 @@ def record(base, place):
     return ablation.study(base, "virtual_tokens", ["0", "2"], [0], place)
 
 
+def test_long_texts_are_cut_and_ids_are_not():
+    run = "demo-s87.5-unstructured-scaled-seed0"
+    assert ablation.short(f"pretrain-{run}-c6224f878a") == run
+    assert (
+        ablation.short("text:does the context answer the question")
+        == "text:does the context answer ..."
+    )
+
+
 def test_variants_differ_in_one_field_alone(record, base, place):
     made = [load_run(row["run"], place).params for row in record.metrics["rows"]]
     assert [run["virtual_tokens"] for run in made] == [0, 2]
