@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from mediswift import machine, records
+from mediswift.configs import PretrainConfig
 from mediswift.contest import tuned
 from mediswift.continuation import INITIAL, STAY, ContinueConfig, go_on
 from mediswift.records import Record
@@ -139,7 +141,8 @@ def _check(sparse: dict[int, Record], dense: dict[int, Record]) -> dict[str, Any
 
 
 def _kind(record: Record, *but: str) -> str:
-    kept = {name: v for name, v in record.params.items() if name not in {*OWN, *but}}
+    config = asdict(PretrainConfig(**record.params))  # older than some of its fields, maybe
+    kept = {name: v for name, v in config.items() if name not in {*OWN, *but}}
     return json.dumps(kept, sort_keys=True)
 
 

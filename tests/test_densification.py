@@ -1,11 +1,13 @@
 """Going on dense: who goes on how, at which rate, and what it is measured by."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from mediswift import densification, pretrain, records
 from mediswift.__main__ import main
+from mediswift.configs import LATER
 from mediswift.records import Record
 
 GAINS = {"stay": 0.1, "zeros": 0.3, "initial": 0.2}
@@ -91,6 +93,13 @@ def test_the_record_is_kept(record, runs):
     assert records.load(runs / record.id / "record.json") == record
     assert record.params["seeds"] == [0, 1]
     assert (record.params["sparsity"], record.params["continued_tokens"]) == (0.75, 1_024)
+
+
+def test_a_parent_may_be_older_than_some_fields(asked, runs):
+    old = records.load(runs / "pretrain-0.75-0" / "record.json")
+    params = {k: v for k, v in old.params.items() if k not in LATER}
+    records.write(replace(old, params=params), runs / old.id)
+    assert densification.study(names(0.75), names(0.0), 1_024, 1e-3, runs).params["moves"] == ""
 
 
 def test_one_seed_has_no_interval(asked, runs):
