@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from mediswift import checkpoints, flops, machine, models, records, sparse, train
 from mediswift.batches import Head, PackedExamples
-from mediswift.linear import SparseLinear
 from mediswift.materials import Materials
 from mediswift.pretrain import PretrainConfig, load_materials
 from mediswift.records import Record
@@ -106,7 +105,7 @@ def make_model(
 
 def spread(moments: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """`moments` of a sparse model as those of the dense one: zero where a weight was removed."""
-    layers = {f"{n}.values": m for n, m in model.named_modules() if isinstance(m, SparseLinear)}
+    layers = {f"{name}.values": layer for name, layer in sparse.named_layers(model).items()}
     found = {}
     for key, tensor in moments.items():
         kind, _, name = key.partition("/")

@@ -13,17 +13,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from mediswift.linear import SparseLinear
-from mediswift.masks import scores_of
+from mediswift.masks import pack, scores_of, unpack
 from mediswift.schedule import RIGL, Config
-from mediswift.sparse import Masks, masks_of
+from mediswift.sparse import masks_of, named_layers, replace_masks
 
 
 def moved(mask: Tensor, weight: Tensor, grown: Tensor, count: int) -> Tensor:
@@ -71,7 +69,7 @@ def watched(model: nn.Module, watch: bool = True) -> Iterator[dict[str, Tensor]]
     passes inside; removed weights have one too. Nothing when not to `watch`.
     """
     found: dict[str, Tensor] = {}
-    watched_ones = _named(model).items() if watch else ()
+    watched_ones = named_layers(model).items() if watch else ()
     handles = [_listen(layer, found, name) for name, layer in watched_ones]
     try:
         yield found
@@ -89,18 +87,15 @@ def move(
     gradients: Mapping[str, Tensor],
 ) -> None:
     """Move `fraction` of each matrix's kept weights, by the `gradients`, or at random without."""
-    masks = {}
-    for name, layer in _named(model).items():
+    for name, layer in named_layers(model).items():
         if name in gradients:
             grown = gradients[name].abs().cpu()
         else:
             grown = scores_of(layer.layout.mask.shape, seed, f"{step}/{name}")
         weight = (layer.weight.T if layer.turned else layer.weight).detach().cpu()
         count = int(fraction * int(layer.layout.mask.sum()))
-        mask = moved(layer.layout.mask, weight, grown, count)
-        rewire(layer, mask, optimizer)
-        masks[f"{name}.weight"] = _as_saved(layer)
-    _hold(model, masks)
+        rewire(layer, moved(layer.layout.mask, weight, grown, count), optimizer)
+    replace_masks(model, _masks(model))
 
 
 def rewire(layer: SparseLinear, mask: Tensor, optimizer: torch.optim.Optimizer) -> None:
@@ -117,39 +112,21 @@ def to_keep(model: nn.Module) -> dict[str, Tensor]:
     masks = masks_of(model)
     if masks is None or not masks.moved:
         return {}
-    each = {name: layer.layout.mask for name, layer in _named(model).items()}
-    return {f"mask/{n}": torch.from_numpy(np.packbits(m.numpy().ravel())) for n, m in each.items()}
+    each = named_layers(model).items()
+    return {f"mask/{name}": torch.from_numpy(pack(layer.layout.mask)) for name, layer in each}
 
 
 def put_back(kept: Mapping[str, Tensor], model: nn.Module) -> None:
     """Let `model` keep the weights of the masks that `to_keep` gave, if it gave some."""
-    masks = {}
-    for name, layer in _named(model).items():
-        if f"mask/{name}" in kept:
-            shape = layer.layout.mask.shape
-            bits = np.unpackbits(kept[f"mask/{name}"].numpy(), count=shape.numel())
-            layer.rewire(torch.from_numpy(bits.astype(bool)).view(shape))
-            masks[f"{name}.weight"] = _as_saved(layer)
-    if masks:
-        _hold(model, masks)
+    if not (each := {n: m for n, m in named_layers(model).items() if f"mask/{n}" in kept}):
+        return
+    for name, layer in each.items():
+        layer.rewire(unpack(kept[f"mask/{name}"].numpy(), layer.layout.mask.shape))
+    replace_masks(model, _masks(model))
 
 
-def _as_saved(layer: SparseLinear) -> Tensor:
-    return layer.layout.mask.T.contiguous() if layer.turned else layer.layout.mask
-
-
-def _hold(model: nn.Module, found: dict[str, Tensor]) -> None:
-    # The masks that hold now, in place of those that were drawn
-    for module in model.modules():
-        if hasattr(module, "sparse_masks"):
-            masks: Masks = module.sparse_masks
-            module.sparse_masks = replace(masks, masks={**masks.masks, **found}, moved=True)
-
-
-def _named(model: nn.Module) -> dict[str, SparseLinear]:
-    # By the names that masks have: those of the model that a wrapper holds
-    holder = next((m for m in model.modules() if hasattr(m, "sparse_masks")), model)
-    return {n: m for n, m in holder.named_modules() if isinstance(m, SparseLinear)}
+def _masks(model: nn.Module) -> dict[str, Tensor]:
+    return {f"{name}.weight": layer.mask for name, layer in named_layers(model).items()}
 
 
 def _listen(layer: SparseLinear, found: dict[str, Tensor], name: str) -> RemovableHandle:

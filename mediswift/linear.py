@@ -51,7 +51,7 @@ class SparseLinear(nn.Module):
             )
         self.out_features, self.in_features = mask.shape
         self.layout, self.pattern, self.turned = layout(mask), pattern, turned
-        kept = weight.detach().flatten()[self.layout.order().to(weight.device)]
+        kept = self._kept(weight.detach())
         self.values = nn.Parameter(kept, requires_grad=weight.requires_grad)
         self.bias = bias
         self.engine = self.current = ""
@@ -93,6 +93,11 @@ class SparseLinear(nn.Module):
         """Dense weight, as the state dict has it: (O, I), or (I, O) when turned; differentiable."""
         return self.spread(whole(self.values))
 
+    @property
+    def mask(self) -> Tensor:
+        """Mask of the kept weights, True = kept, in the shape of `weight`, on the CPU."""
+        return self.layout.mask.T.contiguous() if self.turned else self.layout.mask
+
     def spread(self, values: Tensor) -> Tensor:
         """Matrix of the shape of `weight` with `values`, one a kept weight, and zeros elsewhere."""
         order = self.layout.order().to(values.device)
@@ -101,8 +106,7 @@ class SparseLinear(nn.Module):
 
     def gather(self, full: Tensor) -> Tensor:
         """Kept weights of a matrix of the shape of `weight`, as `values` holds them."""
-        full = (full.T if self.turned else full).reshape(-1)
-        return full[self.layout.order().to(full.device)]
+        return self._kept(full.T if self.turned else full)
 
     def rewire(self, mask: Tensor) -> None:
         """Keep the weights of `mask` from now on, (O, I) and as many as before: those that were
@@ -125,6 +129,10 @@ class SparseLinear(nn.Module):
             f"bias={self.bias is not None}, kept={kept}, pattern={self.pattern!r}, "
             f"engine={self.engine!r}"
         )
+
+    def _kept(self, full: Tensor) -> Tensor:
+        # of a matrix (O, I), whether turned or not
+        return full.reshape(-1)[self.layout.order().to(full.device)]
 
     def _prepare(self, engine: str) -> None:
         for name in [name for name, _ in self.named_buffers(recurse=False)]:
@@ -159,7 +167,6 @@ class SparseLinear(nn.Module):
                 "a dense model (sparse.densify), or apply its own masks"
             )
             return
-        kept = full.reshape(-1)[self.layout.order().to(full.device)]
-        own = dict(state_dict) | {f"{prefix}values": like(kept, self.values)}
+        own = dict(state_dict) | {f"{prefix}values": like(self._kept(full), self.values)}
         super()._load_from_state_dict(own, prefix, metadata, strict, missing, unexpected, errors)
         state_dict[f"{prefix}weight"] = weight

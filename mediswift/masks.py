@@ -8,7 +8,9 @@ win.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,6 +45,21 @@ def can_have(shape: tuple[int, int], sparsity: float, pattern: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def pack(mask: Tensor) -> np.ndarray:
+    """Bits of a mask, eight weights to a byte: uint8, row by row."""
+    return np.packbits(mask.cpu().numpy().ravel())
+
+
+def unpack(bits: np.ndarray, shape: Sequence[int]) -> Tensor:
+    """Mask of `shape` that `pack` made the bits of.
+
+    >>> unpack(pack(torch.eye(2, dtype=torch.bool)), [2, 2]).tolist()
+    [[True, False], [False, True]]
+    """
+    size = int(np.prod(shape))
+    return torch.from_numpy(np.unpackbits(bits, count=size).astype(bool)).view(shape)
 
 
 def scores_of(shape: tuple[int, int], seed: int, name: str) -> Tensor:

@@ -16,7 +16,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from mediswift.linear import AUTO, SparseLinear
-from mediswift.masks import make_mask
+from mediswift.masks import make_mask, pack, unpack
 from mediswift.patterns import parse
 
 FILE = "masks.safetensors"
@@ -52,7 +52,7 @@ class Masks:
         sha = hashlib.sha256()
         for name, mask in sorted(self.masks.items()):
             sha.update(f"{name}{tuple(mask.shape)}".encode())
-            sha.update(_pack(mask).tobytes())
+            sha.update(pack(mask).tobytes())
         return sha.hexdigest()[:12] if self.masks else ""
 
     def check(self, model: nn.Module) -> None:
@@ -79,7 +79,7 @@ class Masks:
         about = {"sparsity": self.sparsity, "pattern": self.pattern, "seed": self.seed}
         about |= {"moved": True} if self.moved else {}
         shapes = {name: list(mask.shape) for name, mask in self.masks.items()}
-        bits = {name: _pack(mask) for name, mask in self.masks.items()}
+        bits = {name: pack(mask) for name, mask in self.masks.items()}
         path = Path(folder) / FILE
         path.write_bytes(save(bits, {"about": json.dumps(about), "shapes": json.dumps(shapes)}))
         return path
@@ -175,7 +175,19 @@ def densify(model: nn.Module) -> nn.Module:
 
 def layers(model: nn.Module) -> list[SparseLinear]:
     """Sparse layers of a model, in its own order; none in a dense one."""
-    return [module for module in model.modules() if isinstance(module, SparseLinear)]
+    return list(named_layers(model).values())
+
+
+def named_layers(model: nn.Module) -> dict[str, SparseLinear]:
+    """Sparse layers by name, which is that of their mask without `.weight`."""
+    modules = _holder(model).named_modules()
+    return {name: module for name, module in modules if isinstance(module, SparseLinear)}
+
+
+def replace_masks(model: nn.Module, masks: dict[str, Tensor]) -> None:
+    """Say that `masks`, by parameter name, hold on `model`, whose layers keep them already."""
+    holder = _holder(model)
+    holder.sparse_masks = replace(holder.sparse_masks, masks=masks, moved=True)
 
 
 def choose_engines(model: nn.Module, tokens: int, dtype: torch.dtype = torch.float32) -> str:
@@ -204,7 +216,7 @@ def load_masks(folder: str | Path) -> Masks | None:
         return None
     with safe_open(path, "numpy") as file:
         about, shapes = (json.loads(file.metadata()[key]) for key in ("about", "shapes"))
-        masks = {name: _unpack(file.get_tensor(name), shape) for name, shape in shapes.items()}
+        masks = {name: unpack(file.get_tensor(name), shape) for name, shape in shapes.items()}
     return Masks(**about, masks=masks)
 
 
@@ -264,15 +276,6 @@ def _plain(layer: SparseLinear) -> nn.Module:
     module.weight = nn.Parameter(layer.weight.detach(), requires_grad=layer.values.requires_grad)
     module.bias = layer.bias
     return module.train(layer.training)
-
-
-def _pack(mask: Tensor) -> np.ndarray:
-    return np.packbits(mask.cpu().numpy().ravel())
-
-
-def _unpack(bits: np.ndarray, shape: list[int]) -> Tensor:
-    size = int(np.prod(shape))
-    return torch.from_numpy(np.unpackbits(bits, count=size).astype(bool)).view(shape)
 
 
 def movement(before: nn.Module, after: nn.Module, masks: Masks) -> list[dict[str, float | str]]:

@@ -196,7 +196,7 @@ def test_sharded_masks_do_not_move(tmp_path):
 
 
 def named(model):
-    return dynamic._named(model)
+    return sparse.named_layers(model)
 
 
 def spread(model, optimizer):
