@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from mediswift import examine, finetune, machine, records, stats
+from mediswift import examine, finetune, machine, stats
 from mediswift.examine import ExamConfig
 from mediswift.finetune import FinetuneConfig
 from mediswift.records import Record
@@ -123,17 +123,16 @@ def keep(
     rows = [_row(column, name, seed, exam) for (name, seed), exam in found.items()]
     correct = {key: _correct(exam, runs) for key, exam in found.items()}
     determines = {"parent": params["parent"], "exams": [row["exam"] for row in rows]}
-    record = Record(
-        id=records.run_id(kind, label, determines),
-        kind=kind,
+    return machine.keep_study(
+        runs,
+        kind,
+        label,
+        determines,
         params=params,
         metrics={"rows": rows, f"{column}s": worth(correct, column)},
         data_fingerprint=next(iter(found.values())).data_fingerprint,
         parent=params["parent"],
-        env=machine.environment(),
     )
-    records.write(record, Path(runs) / record.id)
-    return record
 
 
 def worth(

@@ -17,11 +17,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from mediswift import machine, records
+from mediswift import machine
 from mediswift.patterns import parse
 from mediswift.pretrain import PretrainConfig, pretrain
 from mediswift.records import Record
-from mediswift.stats import over_seeds
+from mediswift.stats import above
 
 DENSE = "dense"
 REFERENCE = "unstructured"
@@ -49,21 +49,20 @@ def contest(
     patterns, seeds, rows = list(patterns), list(seeds), []
     for name, config in [(name, entry(base, name)) for name in patterns]:
         short = replace(config, tokens=tuning_tokens, seed=seeds[0])
-        rate = tuned(lambda lr, short=short: loss_of(replace(short, lr=lr), runs), base.lr)
+        rate = tuned(lambda lr, short=short: _loss(replace(short, lr=lr), runs), base.lr)
         rows += [_row(name, replace(config, lr=rate, seed=seed), runs) for seed in seeds]
     params = asdict(base) | {
         "patterns": patterns, "seeds": seeds, "tuning_tokens": tuning_tokens,
     }  # fmt: skip
-    record = Record(
-        id=records.run_id("contest", base.size, params | {"runs": [row["run"] for row in rows]}),
-        kind="contest",
+    return machine.keep_study(
+        runs,
+        "contest",
+        base.size,
+        params | {"runs": [row["run"] for row in rows]},
         params=params,
         metrics={"rows": rows},
         data_fingerprint=rows[0]["data"],
-        env=machine.environment(),
     )
-    records.write(record, Path(runs) / record.id)
-    return record
 
 
 def entry(base: PretrainConfig, name: str) -> PretrainConfig:
@@ -105,12 +104,17 @@ def tuned(loss: Callable[[float], float], first: float) -> float:
         found[missing[0]] = loss(missing[0])
 
 
-def loss_of(config: PretrainConfig, runs: str | Path = "runs") -> float:
-    """Held-out loss of a run in nats a token; infinite if it explodes: the rate is too high."""
+def loss_of(train: Callable[[], Record]) -> float:
+    """Held-out loss of what `train` makes, nats a token; infinite if it explodes: the rate is too
+    high."""
     try:
-        return pretrain(config, runs).metrics["validation_loss_nats"]
+        return train().metrics["validation_loss_nats"]
     except FloatingPointError:
         return math.inf
+
+
+def _loss(config: PretrainConfig, runs: str | Path) -> float:
+    return loss_of(lambda: pretrain(config, runs))
 
 
 def differences(record: Record, reference: str = REFERENCE) -> list[dict[str, Any]]:
@@ -129,15 +133,9 @@ def differences(record: Record, reference: str = REFERENCE) -> list[dict[str, An
 
 def _difference(name: str, rows: dict[int, dict], reference: dict[int, dict]) -> dict[str, Any]:
     losses = {seed: row["loss"] for seed, row in rows.items()}
-    line = {
-        "pattern": name,
-        "lr": next(iter(rows.values()))["lr"],
-        "loss": sum(losses.values()) / len(losses),
-    }
-    if rows is reference or len(losses) < 2:
-        return line
-    above = over_seeds([loss - reference[seed]["loss"] for seed, loss in losses.items()])
-    return line | {"difference": above.mean, "low": above.low, "high": above.high}
+    found = above(losses, {seed: row["loss"] for seed, row in reference.items()})
+    line = {"pattern": name, "lr": next(iter(rows.values()))["lr"], "loss": found.pop("value")}
+    return line if rows is reference or len(losses) < 2 else line | found
 
 
 def _row(name: str, config: PretrainConfig, runs: str | Path) -> dict[str, Any]:

@@ -8,19 +8,18 @@ on the first seed. Differences are taken seed by seed. Every number is that of a
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mediswift import machine, records
+from mediswift import machine
 from mediswift.configs import PretrainConfig
-from mediswift.contest import tuned
+from mediswift.contest import loss_of, tuned
 from mediswift.continuation import INITIAL, STAY, ContinueConfig, go_on
 from mediswift.records import Record
 from mediswift.runs import load_run
-from mediswift.stats import above
+from mediswift.stats import above, signed
 
 DENSE = "dense all along"
 WAYS: dict[str, dict[str, Any]] = {
@@ -55,17 +54,15 @@ def study(
     for way, changes in {DENSE: {"removed": STAY}, **WAYS}.items():
         rows += _rows(way, parents[way == DENSE], changes | {"tokens": tokens}, first, runs)
     params = base | {"sparse": list(sparse), "dense": list(dense), "continued_tokens": tokens}
-    determines = {"runs": [row["run"] for row in rows]}
-    record = Record(
-        id=records.run_id("densification", base["size"], determines),
-        kind="densification",
+    return machine.keep_study(
+        runs,
+        "densification",
+        base["size"],
+        {"runs": [row["run"] for row in rows]},
         params=params | {"seeds": sorted(parents[True])},
         metrics={"rows": rows},
-        data_fingerprint=load_run(sparse[0], runs).data_fingerprint,
-        env=machine.environment(),
+        data_fingerprint=parents[False][min(parents[False])].data_fingerprint,
     )
-    records.write(record, Path(runs) / record.id)
-    return record
 
 
 def costs(record: Record, metric: str = "bits_per_byte") -> list[dict[str, Any]]:
@@ -90,11 +87,7 @@ def told(record: Record) -> str:
     lines = [f"{'':20} {'before':>7} {'after':>7}  above {DENSE}"]
     for row in costs(record):
         line = f"{row['way']:20} {row['before']:7.3f} {row['value']:7.3f}"
-        if "difference" in row:
-            line += f"  {row['difference']:+.3f}"
-        if row.get("low") is not None:
-            line += f" [{row['low']:+.3f}, {row['high']:+.3f}]"
-        lines.append(line)
+        lines.append(line + (f"  {signed(row)}" if "difference" in row else ""))
     return "\n".join(lines)
 
 
@@ -104,13 +97,7 @@ def _rows(
     def child(seed: int, lr: float) -> Record:
         return go_on(ContinueConfig(parent=parents[seed].id, lr=lr, **changes), runs)
 
-    def loss(lr: float) -> float:
-        try:
-            return child(min(parents), lr).metrics["validation_loss_nats"]
-        except FloatingPointError:  # the rate is too high
-            return math.inf
-
-    lr = tuned(loss, first)
+    lr = tuned(lambda lr: loss_of(lambda: child(min(parents), lr)), first)
     found = {seed: child(seed, lr) for seed in sorted(parents)}
     return [
         {"way": way, "seed": seed, "lr": lr, "run": record.id}

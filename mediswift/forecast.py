@@ -110,9 +110,11 @@ def study(found: Sequence[Record], runs: str | Path = "runs", draws: int = 400) 
     for row, other in zip(rows, law.held_out(rows), strict=True):
         row |= {"predicted": law.loss_by(fitted, row), "held_out": other}
     params = {"records": sorted({record.id for record in found}), "draws": draws}
-    record = Record(
-        id=records.run_id("law", "-".join(dict.fromkeys(row["size"] for row in rows)), params),
-        kind="law",
+    return machine.keep_study(
+        runs,
+        "law",
+        "-".join(dict.fromkeys(row["size"] for row in rows)),
+        params,
         params=params | setting(found),
         metrics={
             "coefficients": [_coefficient(name, fitted, drawn) for name in COEFFICIENTS],
@@ -123,10 +125,7 @@ def study(found: Sequence[Record], runs: str | Path = "runs", draws: int = 400) 
             "draws_failed": drawn.failed,
         },
         data_fingerprint=found[0].data_fingerprint,
-        env=machine.environment(),
     )
-    records.write(record, Path(runs) / record.id)
-    return record
 
 
 def told(record: Record) -> str:
@@ -147,7 +146,7 @@ def told(record: Record) -> str:
 
 
 def _told_error(found: dict[str, Any]) -> str:
-    groups = {_group(row): row["held_out"] is not None for row in found["rows"]}
+    groups = {law.group(row): row["held_out"] is not None for row in found["rows"]}
     error, noise = found["held_out_error_nats"], found["seed_noise_nats"]
     told = "cannot be told" if error is None else f"{error:.3f} nats a token"
     spread = "" if noise is None else f"; seeds differ by {noise:.3f} (standard deviation)"
@@ -207,10 +206,6 @@ def _point(row: dict[str, Any]) -> tuple:
     return row["n"], row["sparsity"], row["tokens"], row["seed"]
 
 
-def _group(row: dict[str, Any]) -> tuple:
-    return row["n"], row["sparsity"]
-
-
 def _coefficient(name: str, fitted: Law, drawn: Draws) -> dict[str, Any]:
     found = _valued("value", lambda one: getattr(one, name), fitted, drawn)
     at_limit = sum(name in one.at_limit for one in drawn.laws) / len(drawn.laws)
@@ -249,7 +244,7 @@ def _error(rows: list[dict[str, Any]]) -> float | None:
     off: dict[tuple, list[float]] = {}
     for row in rows:
         if row["held_out"] is not None:
-            off.setdefault(_group(row), []).append(abs(row["held_out"] - row["loss"]))
+            off.setdefault(law.group(row), []).append(abs(row["held_out"] - row["loss"]))
     return fmean(map(fmean, off.values())) if off else None
 
 
@@ -257,7 +252,7 @@ def _noise(rows: list[dict[str, Any]]) -> float | None:
     """Standard deviation in nats among runs that differ in their seed alone, pooled."""
     points: dict[tuple, list[float]] = {}
     for row in rows:
-        points.setdefault((*_group(row), row["tokens"], row["lr"]), []).append(row["loss"])
+        points.setdefault((*law.group(row), row["tokens"], row["lr"]), []).append(row["loss"])
     repeated = [losses for losses in points.values() if len(losses) > 1]
     if not repeated:
         return None

@@ -27,6 +27,8 @@ from typing import Any
 
 import numpy as np
 
+from mediswift.stats import central
+
 NOISE = 0.01
 """Difference of log losses up to which it counts squared, above it linearly: Huber's width."""
 AMOUNTS = (1e-3, 30.0)
@@ -109,9 +111,9 @@ def held_out(rows: Iterable[Row]) -> list[float | None]:
     identify a law.
     """
     rows = list(rows)
-    groups = dict.fromkeys(map(_group, rows))
-    laws = {own: _law_or_none(row for row in rows if _group(row) != own) for own in groups}
-    return [None if (law := laws[_group(row)]) is None else loss_by(law, row) for row in rows]
+    groups = dict.fromkeys(map(group, rows))
+    laws = {own: _law_or_none(row for row in rows if group(row) != own) for own in groups}
+    return [None if (law := laws[group(row)]) is None else loss_by(law, row) for row in rows]
 
 
 def loss_by(law: Law, row: Row) -> float:
@@ -129,9 +131,7 @@ class Draws:
 
     def interval(self, value: Callable[[Law], float], level: float = 0.95) -> tuple[float, float]:
         """(low, high): the middle `level` of `value` over the laws."""
-        values = [value(law) for law in self.laws]
-        low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-        return float(low), float(high)
+        return central([value(law) for law in self.laws], level)
 
 
 def bootstrap(rows: Iterable[Row], draws: int = 400, seed: int = 0) -> Draws:
@@ -162,7 +162,7 @@ def bootstrap(rows: Iterable[Row], draws: int = 400, seed: int = 0) -> Draws:
 def _resamples(rows: Iterable[Row], seed: int) -> Iterator[list[Row]]:
     groups: dict[tuple, list[Row]] = {}
     for row in sorted(rows, key=_numbers):
-        groups.setdefault(_group(row), []).append(row)
+        groups.setdefault(group(row), []).append(row)
     rng, kept = np.random.default_rng(seed), list(groups.values())
     while True:
         chosen = [kept[i] for i in rng.integers(len(kept), size=len(kept))]
@@ -174,7 +174,8 @@ def _law_or_none(rows: Iterable[Row]) -> Law | None:
     return runs.law() if runs.identified else None
 
 
-def _group(row: Row) -> tuple[float, float]:
+def group(row: Row) -> tuple[float, float]:
+    """Size and sparsity of a run: what is left out, and drawn, together."""
     return row["n"], row["sparsity"]
 
 

@@ -57,6 +57,17 @@ def environment() -> dict[str, Any]:
     }
 
 
+def keep_study(
+    runs: str | Path, kind: str, label: str, determines: dict[str, Any], **fields: Any
+) -> Record:
+    """Record of a study of finished runs, written into `runs`: its id is a hash of `determines`,
+    `fields` are the others of a `Record`."""
+    name = records.run_id(kind, label, determines)
+    record = Record(id=name, kind=kind, env=environment(), **fields)
+    records.write(record, Path(runs) / name)
+    return record
+
+
 def keep_memory() -> None:
     """Let freed memory stay with the process: handing large buffers back and faulting their pages
     in again costs a training step on a CPU a tenth of its time. Does nothing without glibc."""

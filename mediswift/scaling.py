@@ -17,11 +17,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from mediswift import flops, machine, models, records
+from mediswift import flops, machine, models
 from mediswift.contest import loss_of, tuned
 from mediswift.pretrain import PretrainConfig, pretrain
 from mediswift.records import Record
-from mediswift.stats import above
+from mediswift.stats import above, signed
 
 TOKENS = "equal tokens"
 EARLY = "dense, fewer tokens"
@@ -55,16 +55,15 @@ def study(
         "sparsities": list(sparsities), "seeds": seeds, "tuning_tokens": tuning_tokens,
         "smaller": smaller,
     }  # fmt: skip
-    record = Record(
-        id=records.run_id("scaling", base.size, params | {"runs": [row["run"] for row in rows]}),
-        kind="scaling",
+    return machine.keep_study(
+        runs,
+        "scaling",
+        base.size,
+        params | {"runs": [row["run"] for row in rows]},
         params=params,
         metrics={"rows": rows, "tuning": rates.tried},
         data_fingerprint=rows[0]["data"],
-        env=machine.environment(),
     )
-    records.write(record, Path(runs) / record.id)
-    return record
 
 
 class Rates:
@@ -86,8 +85,8 @@ class Rates:
         return self.found[key]
 
     def _loss(self, config: PretrainConfig, lr: float) -> float:
-        loss = loss_of(replace(config, lr=lr), self.runs)
-        about = {"size": config.size, "sparsity": config.sparsity, "tokens": config.tokens}
+        loss = loss_of(lambda: pretrain(replace(config, lr=lr), self.runs))
+        about = {name: getattr(config, name) for name in ("size", "sparsity", "tokens")}
         about |= {"lr": lr}
         # a rate that is too high has no loss, and JSON has no infinity
         self.tried.append(about | {"loss": loss if math.isfinite(loss) else None})
@@ -140,10 +139,7 @@ def told(record: Record) -> str:
     lines = [f"{'sparsity':>8} {'bits/byte':>9}  above"]
     for row in costs(record):
         line = f"{row['sparsity']:8.1%} {row['value']:9.3f}  {row['rival']:20}"
-        line += f"{row['difference']:+.3f}"
-        if row["low"] is not None:
-            line += f" [{row['low']:+.3f}, {row['high']:+.3f}]"
-        lines.append(line)
+        lines.append(line + signed(row))
     return "\n".join(lines)
 
 

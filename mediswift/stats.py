@@ -101,7 +101,7 @@ def bootstrap(
         _check_pairs(columns[0], column)
     arrays, rng = [np.asarray(column) for column in columns], np.random.default_rng(seed)
     draws = rng.integers(len(arrays[0]), size=(resamples, len(arrays[0])))
-    return _central([statistic(*(a[rows] for a in arrays)) for rows in draws], level)
+    return central([statistic(*(a[rows] for a in arrays)) for rows in draws], level)
 
 
 def crossed_bootstrap(
@@ -122,7 +122,7 @@ def crossed_bootstrap(
     shares, rng = np.array(correct, dtype=float), np.random.default_rng(seed)
     runs, questions = shares.shape
     kept = [rng.multinomial(n, np.full(n, 1 / n), size=resamples) / n for n in (runs, questions)]
-    return _central(np.einsum("br,rq,bq->b", kept[0], shares, kept[1], optimize=True), level)
+    return central(np.einsum("br,rq,bq->b", kept[0], shares, kept[1], optimize=True), level)
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def paired_difference(
     # Each question adds +1, -1 or 0, so drawing n of them with replacement is one multinomial draw.
     shares = np.array([wins, losses, n - wins - losses]) / n
     draws = np.random.default_rng(seed).multinomial(n, shares, size=resamples)
-    low, high = _central((draws[:, 0] - draws[:, 1]) / n, level)
+    low, high = central((draws[:, 0] - draws[:, 1]) / n, level)
     return Difference((wins - losses) / n, low, high, _mcnemar(wins, losses), n)
 
 
@@ -215,10 +215,9 @@ def over_seeds(values: Sequence[float], level: float = 0.95) -> OverSeeds:
 
 
 def above(own: Mapping[int, float], theirs: Mapping[int, float]) -> dict[str, float | None]:
-    """How far the values of `own` lie above those of `theirs`, a value a seed, seed by seed.
+    """How far the values of `own`, one a seed, lie above those of `theirs`, seed by seed.
 
-    `value`: mean of `own`; `difference`: mean; `low`, `high`: its 95 % interval over seeds
-    (Student's t), `None` for one seed.
+    `value`: mean of `own`; `low`, `high`: 95 % over seeds (Student's t), `None` for one seed.
 
     >>> above({0: 2.0, 1: 3.0}, {0: 1.0, 1: 2.0})
     {'value': 2.5, 'difference': 1.0, 'low': 1.0, 'high': 1.0}
@@ -227,6 +226,16 @@ def above(own: Mapping[int, float], theirs: Mapping[int, float]) -> dict[str, fl
     ends = (found.low, found.high) if len(own) > 1 else (None, None)
     value = sum(own.values()) / len(own)
     return {"value": value, "difference": found.mean, "low": ends[0], "high": ends[1]}
+
+
+def signed(row: Mapping[str, float | None]) -> str:
+    """A `difference` as text, with its interval if it has one.
+
+    >>> signed({"difference": 0.1, "low": -0.1, "high": 0.3})
+    '+0.100 [-0.100, +0.300]'
+    """
+    ends = "" if row["low"] is None else " [{low:+.3f}, {high:+.3f}]".format(**row)
+    return f"{row['difference']:+.3f}{ends}"
 
 
 def student_t(df: int, level: float = 0.95) -> float:
@@ -274,9 +283,9 @@ def _mcnemar(wins: int, losses: int) -> float:
     return min(1.0, 2 * tail / 2**n)
 
 
-def _central(values: Sequence[float], level: float) -> tuple[float, float]:
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+def central(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """(low, high): the middle `level` of `values`."""
+    return tuple(map(float, np.quantile(values, [(1 - level) / 2, (1 + level) / 2])))
 
 
 def _classes(labels: Sequence[str], predictions: Sequence[str]) -> list[str]:

@@ -16,9 +16,9 @@ import mediswift
 HOUSE = Path(mediswift.__file__).parent
 FILES = sorted(path.stem for path in HOUSE.rglob("*.py"))
 FLOORS = [
-    "__init__ blocks cache citations damage demo documents flops law layouts metrics parts "
+    "__init__ blocks cache citations damage demo documents flops layouts metrics parts "
     "records rows schedule sections sharding shingles stats study unpack window",
-    "batches bibliography calibration contamination duplicates hallmarks likelihood "
+    "batches bibliography calibration contamination duplicates hallmarks law likelihood "
     "machine medline models native patterns questions tagger tokens",
     "agreement configs decoding loss masks mirror products prompts report selection sheet "
     "statements",
