@@ -16,7 +16,7 @@ from mediswift.patterns import parse
 HOW = ("corpus", "engine", "sharded", "recompute")
 """Fields that change no number but in the last bits."""
 LATER = {"keep_contaminated": False, "density_scaling": False, "moves": ""}
-LATER |= {"moves_every": 100, "moves_fraction": 0.3}
+LATER |= {"moves_every": schedule.Rule.every, "moves_fraction": schedule.Rule.fraction}
 """Fields younger than the first runs: at these values a run's id knows nothing of them."""
 RECIPE = 2
 """Raised whenever the same configuration would give other numbers."""
@@ -64,9 +64,9 @@ class PretrainConfig:
     """Start kept weights larger, and let them learn faster, by the density: see `density`."""
     moves: str = ""
     """How masks move while training: set or rigl, see `dynamic`; "" = they stay, as the paper's."""
-    moves_every: int = 100
+    moves_every: int = schedule.Rule.every
     """Steps between moves."""
-    moves_fraction: float = 0.3
+    moves_fraction: float = schedule.Rule.fraction
     """Of the kept weights of each matrix, how many move at first."""
 
     def __post_init__(self) -> None:

@@ -246,8 +246,7 @@ def _masks(parent: str, runs: str | Path) -> sparse.Masks:
 
 def _run_id(config: FinetuneConfig, first: Record, data: str) -> str:
     # the items count, not the address they came from; `first` is the pre-training run
-    chosen = {name: value for name, value in asdict(config).items() if name != "questions"}
-    chosen = {k: v for k, v in chosen.items() if k not in LATER or v != LATER[k]}
+    chosen = records.determining(config, LATER, ["questions"])
     prompt = f"-p{config.virtual_tokens}" if config.virtual_tokens else ""
     kind = "frozen" if config.frozen else "dense" if config.dense else "sparse"
     sparsity = f"s{100 * first.params['sparsity']:g}"

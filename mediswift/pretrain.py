@@ -96,8 +96,7 @@ def _run_id(config: PretrainConfig, ingredients: Materials) -> str:
     how = ("-scaled" if config.density_scaling else "") + (config.moves and f"-{config.moves}")
     label = f"{config.size}-s{100 * config.sparsity:g}-{config.pattern}{how}-seed{config.seed}"
     # the text counts instead of its address, and engines differ in the last bits alone
-    chosen = {k: v for k, v in asdict(config).items() if k not in HOW}
-    chosen = {k: v for k, v in chosen.items() if k not in LATER or v != LATER[k]}
+    chosen = records.determining(config, LATER, HOW)
     data = [ingredients.train.fingerprint, ingredients.validation.fingerprint]
     determines = chosen | {"data": data, "recipe": RECIPE}
     return records.run_id("pretrain", label.replace(":", "of"), determines)

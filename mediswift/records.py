@@ -16,7 +16,7 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
@@ -68,6 +68,16 @@ def run_id(kind: str, label: str, determines: dict[str, Any]) -> str:
     """
     text = json.dumps(determines, sort_keys=True, allow_nan=False)
     return f"{kind}-{label}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+
+def determining(config: Any, later: Mapping[str, Any], but: Collection[str] = ()) -> dict[str, Any]:
+    """Fields of a dataclass that fix a run's numbers: all, without those of `but`.
+
+    `later` are fields that are younger than the first runs, with the values that say nothing new:
+    at these they are left out, so that a run keeps the id that it had.
+    """
+    kept = {name: value for name, value in asdict(config).items() if name not in but}
+    return {n: value for n, value in kept.items() if n not in later or value != later[n]}
 
 
 def write(record: Record, folder: str | Path) -> Path:

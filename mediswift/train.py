@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from mediswift.density import values_by_factor
 from mediswift.loss import mean_loss, summed_loss
 from mediswift.machine import join_processes, keep_memory, reset_peak_memory
 from mediswift.metrics import Log
+from mediswift.records import determining
 from mediswift.schedule import Config, indices_of, is_due, learning_rate
 from mediswift.sharding import rest, shard, whole
 from mediswift.sparse import AUTO, choose_engines, layers, masks_of
@@ -260,9 +261,7 @@ def _any(accelerator: Accelerator, flag: bool) -> bool:
 
 
 def _fingerprint(config: Config, examples: int, mask_digest: str) -> str:
-    # checkpoints without these are older than their names
-    later = ("density_scaling", "moves")
-    chosen = {k: v for k, v in asdict(config).items() if v or k not in later}
+    chosen = determining(config, {"density_scaling": False, "moves": None})
     text = json.dumps([chosen, examples, mask_digest], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
