@@ -97,8 +97,7 @@ def vary(base: FinetuneConfig, field: str, values: Sequence[Any]) -> dict[Any, F
         raise ValueError(f"what is varied is one of {', '.join(names)}; got {field!r}")
     if len(set(values)) < max(2, len(values)):
         raise ValueError(f"an ablation needs two different values or more; got {list(values)}")
-    kind = type(getattr(base, field))
-    return {v: replace(base, **{field: _typed(field, v, kind)}) for v in values}
+    return {value: replace(base, **{field: value}) for value in values}
 
 
 def exam_of(config: FinetuneConfig, runs: str | Path = "runs") -> Record:
@@ -206,16 +205,6 @@ def _worth(own: np.ndarray, first: np.ndarray) -> dict[str, Any]:
         "difference": over.mean, "low": ends[0], "high": ends[1],
         "questions_low": low, "questions_high": high,
     }  # fmt: skip
-
-
-def _typed(field: str, value: Any, kind: type) -> Any:
-    """`value` as `kind`; words from a command line are text."""
-    if isinstance(value, kind):
-        return value
-    try:
-        return {"True": True, "False": False}[value] if kind is bool else kind(value)
-    except (KeyError, ValueError, TypeError) as error:
-        raise ValueError(f"{field} is of type {kind.__name__}; got {value!r}") from error
 
 
 def _row(column: str, name: str, seed: int, exam: Record) -> dict[str, Any]:

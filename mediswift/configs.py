@@ -12,6 +12,7 @@ from typing import Any
 from mediswift import models, schedule
 from mediswift.flops import Shape
 from mediswift.patterns import parse
+from mediswift.typed import settle
 
 HOW = ("corpus", "engine", "sharded", "recompute")
 """Fields that change no number but in the last bits."""
@@ -71,6 +72,7 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         """Refuse what could only fail later, after the corpus has been read."""
+        settle(self)
         pattern = parse(self.pattern)
         if self.sparsity:
             pattern.check(self.sparsity)
@@ -86,7 +88,6 @@ class PretrainConfig:
         if not self.moves:  # nor is it another one for what is not done
             object.__setattr__(self, "moves_every", LATER["moves_every"])
             object.__setattr__(self, "moves_fraction", LATER["moves_fraction"])
-        object.__setattr__(self, "sparsity", float(self.sparsity))
         context = models.shape(self.size).context
         if self.batch_tokens % context or self.tokens < self.batch_tokens:
             raise ValueError(

@@ -22,6 +22,7 @@ from mediswift.materials import Materials
 from mediswift.pretrain import PretrainConfig, load_materials
 from mediswift.records import Record
 from mediswift.runs import load_model, load_run
+from mediswift.typed import settle
 
 STAY, ZEROS, INITIAL = "stay", "zeros", "initial"
 ORDERS = 1_000
@@ -49,6 +50,7 @@ class ContinueConfig:
 
     def __post_init__(self) -> None:
         """Refuse what could only fail later."""
+        settle(self)
         if self.removed not in (STAY, ZEROS, INITIAL):
             raise ValueError(
                 f"removed weights {STAY}, or come back as {ZEROS} or {INITIAL} values; "

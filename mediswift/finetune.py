@@ -22,6 +22,7 @@ from mediswift.lessons import Report
 from mediswift.prompts import SoftPrompt
 from mediswift.records import Record
 from mediswift.runs import lineage, load_model, load_run, load_tokenizer
+from mediswift.typed import settle
 
 RECIPE = 3
 """Raised whenever the same configuration would give other numbers."""
@@ -69,6 +70,7 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         """Refuse choices that contradict each other."""
+        settle(self)
         if self.loss not in LOSSES:
             raise ValueError(f"loss is one of {', '.join(LOSSES)}; got {self.loss!r}")
         if self.part not in lessons.PARTS:

@@ -23,6 +23,7 @@ from mediswift.layouts import layout
 from mediswift.loss import CHUNK
 from mediswift.masks import make_mask
 from mediswift.patterns import count, parse
+from mediswift.typed import settle
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class PlanConfig:
 
     def __post_init__(self) -> None:
         """Refuse what there is no plan for."""
+        settle(self)
         if self.device != "cpu" and self.device not in CARDS:
             raise ValueError(f"a device is cpu or one of {', '.join(CARDS)}; got {self.device!r}")
         if self.precision not in SAVED:

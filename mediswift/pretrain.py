@@ -8,7 +8,6 @@ configuration is stands in `configs`, whose names are reached from here too.
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from mediswift.configs import HOW, LATER, PROFILES, RECIPE, PretrainConfig, prof
 from mediswift.density import scale_weights
 from mediswift.materials import Materials
 from mediswift.records import Record
+from mediswift.typed import from_json
 
 __all__ = ["HOW", "LATER", "PROFILES", "RECIPE", "PretrainConfig", "profile"]
 __all__ += ["find", "load_materials", "main", "make_model", "pretrain"]
@@ -159,7 +159,7 @@ def main(argv: list[str]) -> int:
         return 2
     process = machine.join_processes()
     try:
-        config = PretrainConfig(**json.loads(Path(argv[0]).read_text(encoding="utf-8")))
+        config = from_json(PretrainConfig, argv[0])
         process.print(pretrain(config, *argv[1:]))
     except KeyboardInterrupt as stop:
         process.print(stop)

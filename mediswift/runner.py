@@ -8,7 +8,6 @@ run again, goes on after a failure and can hand the same jobs to a cluster.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import subprocess
@@ -26,6 +25,7 @@ import papermill
 
 from mediswift import demo, records
 from mediswift.study import ROOT, read_study
+from mediswift.typed import READERS, typed
 
 QUIET = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
@@ -211,41 +211,12 @@ def _profile_words(profile: Path) -> list[str]:
 
 
 def _typed(name: str, value: Any, kind: str) -> Any:
-    readers = {"int": _whole, "float": _real, "str": _text, "bool": _boolean}
-    if kind not in readers:
+    if kind not in READERS:
         raise ValueError(
-            f"a parameter declares one of the types {', '.join(readers)}; {name} does not: "
+            f"a parameter declares one of the types {', '.join(READERS)}; {name} does not: "
             "write it as `seed: int = 0` in the notebook"
         )
-    try:
-        return readers[kind](value)
-    except (ValueError, TypeError, OverflowError):
-        raise ValueError(f"parameter {name} is of type {kind}, got {value!r:.200}") from None
-
-
-def _whole(value: Any) -> int:
-    if isinstance(value, bool) or int(value) != float(value):
-        raise ValueError(value)
-    return int(value)
-
-
-def _real(value: Any) -> float:
-    if isinstance(value, bool) or not math.isfinite(float(value)):
-        raise ValueError(value)
-    return float(value)
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str | int | float):
-        raise ValueError(value)
-    return str(value)
-
-
-def _boolean(value: Any) -> bool:
-    words = {"true": True, "false": False, "1": True, "0": False}
-    if str(value).lower() not in words:
-        raise ValueError(value)
-    return words[str(value).lower()]
+    return typed(f"parameter {name}", value, kind)
 
 
 def _points(grid: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:

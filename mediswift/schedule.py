@@ -92,6 +92,11 @@ class Config:
                 "training needs steps >= 1 and 1 <= micro_batch <= batch, got "
                 f"steps={self.steps}, micro_batch={self.micro_batch}, batch={self.batch}"
             )
+        if self.lr <= 0 or self.warmup_steps < 0:
+            raise ValueError(
+                "a rate is above 0, and its warm-up takes 0 steps or more; got "
+                f"lr={self.lr:g} and warmup_steps={self.warmup_steps}"
+            )
         if self.precision not in ("no", "bf16"):
             raise ValueError(f"precision is no or bf16; got {self.precision!r}")
         if self.seed < 0:

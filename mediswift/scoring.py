@@ -29,6 +29,7 @@ from mediswift import (
 )  # fmt: skip
 from mediswift.records import Record
 from mediswift.report import Report
+from mediswift.typed import settle
 
 PRIORS = ("none", "content_free", "marginal")
 
@@ -55,6 +56,7 @@ class ScoreConfig:
 
     def __post_init__(self) -> None:
         """Refuse choices that contradict each other."""
+        settle(self)
         if self.prior not in PRIORS:
             raise ValueError(f"A prior is one of {', '.join(PRIORS)}; got {self.prior!r}.")
         if self.generate and self.prior != "none":

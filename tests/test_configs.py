@@ -25,7 +25,7 @@ def test_every_profile_is_a_loop(name):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"sparsity": 75}, r"got 75; did you mean 0\.75"),
+        ({"sparsity": 75}, r"got 75.0; did you mean 0\.75"),
         ({"pattern": "2of4"}, "2of4"),
         ({"pattern": "2of4", "sparsity": 0.0}, "2of4"),
         ({"pattern": "2:4"}, r"pattern 2:4 fixes the sparsity at 0\.5, got 0\.75"),

@@ -168,7 +168,7 @@ def test_values_become_the_declared_type(notebook, name, given, wanted):
     ],
 )
 def test_a_value_of_another_type_is_refused(notebook, name, given):
-    with pytest.raises(ValueError, match=rf"parameter {name} is of type \w+, got "):
+    with pytest.raises(ValueError, match=rf"parameter {name} is of type \w+; got "):
         runner.strict(notebook, {name: given})
 
 
@@ -218,7 +218,7 @@ def test_a_job_waits_for_its_own_point_alone(root):
         ({"parameters": ["seed"]}, "parameters and grid are values by name"),
         ({"parameters": {"seed": [1]}}, "a parameter is a name and one text, number, true or"),
         ({"grid": {"seed": [*range(101)], "sparsity": [0.5] * 100}}, "has 10,100"),
-        ({"grid": {"seed": ["x"]}}, "parameter seed is of type int, got 'x'"),
+        ({"grid": {"seed": ["x"]}}, "parameter seed is of type int; got 'x'"),
         (
             {"parameters": {"text": "jsonl:$NOWHERE/a.jsonl"}},
             "'jsonl:.NOWHERE/a.jsonl' needs a variable",
