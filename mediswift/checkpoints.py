@@ -91,11 +91,12 @@ def load(
     """Progress of the checkpoint in `folder`, after putting its state into `model` and `optimizer`.
 
     A damaged one is set aside with a line that says so, and the one before is used. Without a
-    checkpoint nothing changes and the progress is zero. One process of a job calls this before the
+    whole one nothing changes and the progress is zero. One process of a job calls this before the
     others. Raises ValueError when none is whole, or it belongs to another run or another model.
     """
     files, progress = _sound(folder)
     if not files:
+        _tell_unused(folder)
         return Progress(fingerprint=fingerprint)
     if progress.fingerprint != fingerprint:
         raise ValueError(
@@ -170,6 +171,16 @@ def _set_aside(path: Path, why: str, instead: str) -> None:
     aside = path.with_name(path.name + DAMAGED)
     print(f"{path} is damaged ({why}); set aside as {aside.name}, {instead}", file=sys.stderr)
     os.replace(path, aside)
+
+
+def _tell_unused(folder: Path) -> None:
+    # Parts whose others never came, or what an earlier version wrote
+    if unused := sorted(path.name for path in folder.glob("checkpoint-*.safetensors")):
+        print(
+            f"{folder} holds no whole checkpoint: {', '.join(unused)} cannot be used by this "
+            "version; starting at step 0",
+            file=sys.stderr,
+        )
 
 
 def _check_shapes(path: Path, tensors: Whole, model: nn.Module) -> None:

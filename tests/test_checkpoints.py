@@ -55,6 +55,18 @@ def test_without_a_checkpoint_nothing_changes(tmp_path):
     assert not optimizer.state
 
 
+@pytest.mark.parametrize(
+    "left", ["checkpoint-0000003.safetensors", "checkpoint-0000003-1of2.safetensors"]
+)
+def test_files_that_are_no_whole_checkpoint_are_named(saved, left, capsys):
+    folder, _ = saved
+    (path,) = folder.iterdir()
+    path.rename(folder / left)
+    assert checkpoints.load(folder, *make(), "abc").step == 0
+    assert f"{left} cannot be used by this version; starting at step 0" in capsys.readouterr().err
+    assert (folder / left).exists()
+
+
 def test_another_run_is_refused_and_nothing_is_read_from_it(saved):
     model, optimizer = make(seed=1)
     with pytest.raises(ValueError, match="belongs to a run of abc, this one is xyz: choose"):
