@@ -17,6 +17,8 @@ from matplotlib.figure import Figure
 
 DENSE = "#4d4d4d"
 BLUE, ORANGE, GREEN = sns.color_palette("colorblind", 3)
+COSTS = {"theoretical_flops": "theoretical training FLOPs", "seconds": "seconds of training"}
+"""What a run costs, by its name in a record."""
 REMOVED_KEPT = ListedColormap(["#f3f1ec", "#1f4e79"])
 
 
@@ -166,14 +168,15 @@ def accuracies(table: pd.DataFrame, lines: Mapping[str, float]) -> Figure:
     return figure
 
 
-def loss_against_flops(runs: pd.DataFrame) -> Figure:
-    """Bits per byte against theoretical FLOPs, a dot a run, colored by sparsity."""
+def loss_against(runs: pd.DataFrame, cost: str = "theoretical_flops") -> Figure:
+    """Bits per byte against what a run costs, a column of `COSTS`, a dot a run, colored by
+    sparsity."""
     figure, axes = _axes((7, 3.6))
     removed = runs["sparsity"].map(lambda s: f"{s:.0%} removed" if s else "dense").rename("")
     palette = dict(zip(removed.unique(), _colors(removed.unique()), strict=True))
     sns.scatterplot(
         runs,
-        x="theoretical_flops",
+        x=cost,
         y="bits_per_byte",
         hue=removed,
         style="size",
@@ -181,7 +184,7 @@ def loss_against_flops(runs: pd.DataFrame) -> Figure:
         s=110,
         ax=axes,
     )
-    axes.set(xlabel="theoretical training FLOPs", ylabel="held-out loss (bits per byte)")
+    axes.set(xlabel=COSTS[cost], ylabel="held-out loss (bits per byte)")
     axes.set_xlim(0, None)
     axes.legend(frameon=False, bbox_to_anchor=(1, 1), loc="upper left")
     return figure

@@ -4,9 +4,10 @@ Decisions: a sparse model wants another learning rate than a dense one, and a lo
 than a short run, so each entry is tuned first, on one seed and, by default, all of its own tokens
 (`contest.tuned`): on a third of them, dense models chose a rate too low for the whole. At equal
 FLOPs a sparse model has two dense rivals: the same one with fewer tokens, its schedule shortened
-with them, and a smaller one with more. Seeds share the order of the text across all, so differences
-are taken seed by seed. FLOPs are theoretical; seconds are what this machine took. Every number is
-that of a `pretrain` record.
+with them, and a smaller one with more. In equal seconds its rival is read off between the dense
+runs of several lengths. Seeds share the order of the text across all, so differences are taken seed
+by seed. FLOPs are theoretical; seconds are what this machine took. Every number is that of a
+`pretrain` record.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
+
+import numpy as np
 
 from mediswift import flops, machine, models
 from mediswift.contest import loss_of, tuned
@@ -26,6 +30,7 @@ from mediswift.stats import above, signed
 TOKENS = "equal tokens"
 EARLY = "dense, fewer tokens"
 SMALLER = "dense, smaller"
+SECONDS = "dense, equal seconds"
 FIGURES = "bits_per_byte validation_loss_nats theoretical_flops seconds tokens_trained".split()
 FIGURES += ["non_embedding_parameters", "trained_parameters"]
 
@@ -115,7 +120,8 @@ def costs(record: Record, metric: str = "bits_per_byte") -> list[dict[str, Any]]
     """How much a sparse model is above each dense rival, seed by seed, with an interval.
 
     Rows of size, sparsity, rival, `value` (the sparse model's own mean), `difference`, `low` and
-    `high` (95 %, Student's t over seeds); above zero, the sparse model is worse.
+    `high` (95 %, Student's t over seeds); above zero, the sparse model is worse. A sparse model
+    that was no faster than the dense one has no rival in equal seconds.
     """
     by_entry: dict[tuple, dict[int, float]] = {}
     for row in record.metrics["rows"]:
@@ -126,6 +132,7 @@ def costs(record: Record, metric: str = "bits_per_byte") -> list[dict[str, Any]]
         own = by_entry[TOKENS, sparsity]
         rivals = {TOKENS: by_entry[TOKENS, 0.0]}
         rivals |= {r: by_entry[r, s] for r, s in by_entry if s == sparsity and r != TOKENS}
+        rivals |= _in_equal_seconds(record, sparsity, metric)
         lines += [
             {"size": record.params["size"], "sparsity": sparsity, "rival": role}
             | above(own, theirs)
@@ -138,9 +145,28 @@ def told(record: Record) -> str:
     """Table of `costs`, a line a sparsity and rival, in bits per byte."""
     lines = [f"{'sparsity':>8} {'bits/byte':>9}  above"]
     for row in costs(record):
-        line = f"{row['sparsity']:8.1%} {row['value']:9.3f}  {row['rival']:20}"
+        line = f"{row['sparsity']:8.1%} {row['value']:9.3f}  {row['rival']:21}"
         lines.append(line + signed(row))
     return "\n".join(lines)
+
+
+def _in_equal_seconds(record: Record, sparsity: float, metric: str) -> dict[str, dict[int, float]]:
+    """What dense runs of each seed reach in the seconds of the sparse model, by role: interpolated
+    in the logarithm of the tokens that they read in them, if those are fewer."""
+    of_size = [row for row in record.metrics["rows"] if row["size"] == record.params["size"]]
+    dense = [row for row in of_size if not row["sparsity"]]
+    pace = median(row["tokens_trained"] / row["seconds"] for row in dense)
+    tokens = pace * median(row["seconds"] for row in of_size if row["sparsity"] == sparsity)
+    if tokens >= max(row["tokens_trained"] for row in dense):
+        return {}
+    reached = {}
+    for seed in {row["seed"] for row in dense}:
+        curve = sorted(
+            {(row["tokens_trained"], row[metric]) for row in dense if row["seed"] == seed}
+        )
+        lengths, values = zip(*curve, strict=True)
+        reached[seed] = float(np.interp(math.log(tokens), np.log(lengths), values))
+    return {SECONDS: reached}
 
 
 def _rival(base: PretrainConfig, sparsity: float, size: str) -> PretrainConfig:

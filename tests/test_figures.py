@@ -76,7 +76,7 @@ CASES = {
     "step_parts": ((PARTS, ("forward", "head")), "seconds", NAMES),
     "differences": ((DIFFERENCES, "above (nats per token)"), "nats per token", NAMES),
     "predicted_losses": ((LOSSES,), "nats per token", "nats per token"),
-    "loss_against_flops": ((RUNS,), "FLOPs", "bits per byte"),
+    "loss_against": ((RUNS,), "FLOPs", "bits per byte"),
 }
 
 

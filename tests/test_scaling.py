@@ -13,6 +13,8 @@ BASE = pretrain.profile("tiny", lr=1e-3)
 BEST = {0.0: 1e-3, 0.5: 2e-3, 0.75: 4e-3}
 TUNING = BASE.batch_tokens
 EXPLODES = 5e-3
+SPARED = 0.2
+"""Of the seconds, at a sparsity of one."""
 
 
 @pytest.fixture
@@ -28,6 +30,8 @@ def asked(monkeypatch):
         off = abs(math.log2(config.lr / BEST[config.sparsity]))
         figures = dict.fromkeys(scaling.FIGURES, 1.0)
         figures |= {"bits_per_byte": bits, "validation_loss_nats": bits + off}
+        seconds = config.tokens * (1 - config.sparsity * SPARED) * 1e-3
+        figures |= {"tokens_trained": config.tokens, "seconds": seconds}
         name = f"{config.size}-{config.sparsity}-{config.lr:g}-{config.seed}-{config.tokens}"
         return Record(
             id=name, kind="pretrain", params=asdict(config), metrics=figures,
@@ -82,13 +86,34 @@ def test_rivals_spend_the_same_flops_to_half_a_step(size):
 
 def test_costs_are_taken_seed_by_seed(record):
     lines = {(line["sparsity"], line["rival"]): line for line in scaling.costs(record)}
-    assert set(lines) == {(s, r) for s in (0.5, 0.75) for r in (scaling.TOKENS, scaling.EARLY)}
+    rivals = (scaling.TOKENS, scaling.EARLY, scaling.SECONDS)
+    assert set(lines) == {(s, r) for s in (0.5, 0.75) for r in rivals}
     equal = lines[0.75, scaling.TOKENS]
     assert equal["difference"] == pytest.approx(0.75)
     assert (equal["low"], equal["high"]) == pytest.approx((0.75, 0.75))  # seeds differ alike
     early = next(c for c, role, s in scaling.entries(BASE, [0, 0.75]) if role == scaling.EARLY)
     gained = 0.75 + 1e3 / BASE.tokens - 1e3 / early.tokens
     assert lines[0.75, scaling.EARLY]["difference"] == pytest.approx(gained)
+
+
+def test_equal_seconds_lie_between_dense_runs_of_other_lengths(record):
+    (line,) = (
+        line
+        for line in scaling.costs(record)
+        if (line["sparsity"], line["rival"]) == (0.5, scaling.SECONDS)
+    )
+    early = next(c for c, role, s in scaling.entries(BASE, [0, 0.5]) if role == scaling.EARLY)
+    same = (1 - 0.5 * SPARED) * BASE.tokens
+    assert early.tokens < same < BASE.tokens
+    part = math.log(same / early.tokens) / math.log(BASE.tokens / early.tokens)
+    dense = 1e3 / early.tokens + part * (1e3 / BASE.tokens - 1e3 / early.tokens)
+    assert line["difference"] == pytest.approx(0.5 + 1e3 / BASE.tokens - dense)
+
+
+def test_a_sparse_model_that_is_no_faster_has_no_rival_in_equal_seconds(record):
+    for row in record.metrics["rows"]:
+        row["seconds"] *= 1 + 0.5 * row["sparsity"]
+    assert scaling.SECONDS not in {line["rival"] for line in scaling.costs(record)}
 
 
 def test_one_seed_has_no_interval(asked, tmp_path):
