@@ -81,6 +81,14 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument("--without-pmid", action="store_true", help="also take documents without one")
     verb.add_argument("--json", action="store_true")
     verb = _verb(
+        doors, "pack", verbs.pack_corpus, "a corpus in one file, for a machine that only trains"
+    )
+    verb.add_argument("--corpus", required=True, help="address of the documents")
+    verb.add_argument("--size", choices=SIZES, required=True, help="whose vocabulary it gets")
+    verb.add_argument("--keep-contaminated", action="store_true", help="leave exam texts in")
+    verb.add_argument("--out", type=Path, required=True, help="file, NAME.tar.xz")
+    verb.add_argument("--runs", type=Path, default=Path("runs"))
+    verb = _verb(
         doors, "bench", verbs.time_steps, "seconds of a dense and of sparse training steps"
     )
     verb.add_argument("--device", default="cpu", help="cpu or cuda")

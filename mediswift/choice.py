@@ -20,9 +20,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.functional import linear
 
 import mediswift
-from mediswift.demo import cache_dir
 from mediswift.engines import ENGINES, possible
 from mediswift.layouts import Layout
+from mediswift.places import cache_dir
 from mediswift.records import write_json
 
 FILE = "engines.json"

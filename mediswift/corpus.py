@@ -16,7 +16,7 @@ from pathlib import Path
 from datasets import Dataset, DatasetDict, Features, Value, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
-from mediswift import demo, medline, mirror
+from mediswift import demo, medline, mirror, places
 from mediswift.contamination import exam_pmids
 from mediswift.documents import TEXT_FIELDS, make_document, read_jsonl
 from mediswift.rows import fingerprint, keys, select
@@ -112,8 +112,8 @@ def hold_out(documents: Dataset, fraction: float = 0.02) -> tuple[Dataset, Datas
 
 def _cache(address: str, read: Callable[[], Iterator[dict]], parts: list) -> Dataset:
     """What `read` yields, memory-mapped; read anew only if `parts`, files or not, have changed."""
-    key = demo.cache_key([SCHEMA, address, parts])
-    folder = demo.cache_dir() / "documents"
+    key = places.cache_key([SCHEMA, address, parts])
+    folder = places.cache_dir() / "documents"
     try:
         return Dataset.from_generator(
             read, features=FEATURES, cache_dir=str(folder), fingerprint=key

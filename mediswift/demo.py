@@ -26,6 +26,8 @@ import requests
 from filelock import FileLock
 from tqdm import tqdm
 
+from mediswift.places import cache_dir
+
 _HERE = Path(__file__).parent
 DATA = _HERE / "data" if (_HERE / "data").exists() else _HERE.parent / "data"
 """Folder of the project's small files: inside an installed package, beside it in a checkout."""
@@ -33,34 +35,6 @@ DATA = _HERE / "data" if (_HERE / "data").exists() else _HERE.parent / "data"
 ATTEMPTS = 5
 CHUNK = 1 << 16
 PAUSE = 0.25  # seconds before the second attempt; doubled before each further one
-
-
-def cache_dir() -> Path:
-    """Folder of downloads, made if missing: `$MEDISWIFT_CACHE`, else `~/.cache/mediswift`.
-
-    >>> cache_dir()  # doctest: +SKIP
-    PosixPath('/home/ada/.cache/mediswift')
-    """
-    path = Path(os.environ.get("MEDISWIFT_CACHE") or "~/.cache/mediswift").expanduser()
-    path.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-def cache_key(parts: list) -> str:
-    """Name, in the cache folder, of what was made of `parts`: JSON values, and paths of files.
-
-    A file counts by its place, size and time of change, so that a changed one is never served
-    stale.
-
-    >>> cache_key([1, "medline"]) == cache_key([1, "medline"]) != cache_key([2, "medline"])
-    True
-    """
-    return hashlib.sha256(json.dumps(parts, default=_stamp).encode()).hexdigest()[:32]
-
-
-def _stamp(file: Path) -> list:
-    status = file.stat()
-    return [str(file.resolve()), status.st_size, status.st_mtime_ns]
 
 
 def load_pins() -> dict[str, dict]:

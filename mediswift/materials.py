@@ -3,7 +3,8 @@ again.
 
 Decisions: the id is a hash of the text itself, not of where it lay; validation documents are held
 out by PMID before anything is learned, the tokenizer included; PubMedQA's texts are gone by then,
-and how many went, by which rule, is in the record. Only who wants to measure them keeps them.
+and how many went, by which rule, is in the record. Only who wants to measure them keeps them. What
+reads text is imported where text is read: a machine that only trains, on a `parcel`, needs none.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from datasets import Dataset
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from mediswift import corpus, records, tokens
+from mediswift import parcel, records, tokens
 from mediswift.records import Record
 from mediswift.tokens import Rows
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 RECIPE = 1
 """Raised whenever the same text would give other rows."""
@@ -51,28 +55,17 @@ def prepare(
 ) -> Materials:
     """Materials of the corpus at `address`, made under `runs` or found there.
 
+    An address is one that `corpus.load` reads, or packed:FILE, a parcel that was made elsewhere.
     `keep_contaminated` leaves exam texts in, to measure what they are worth.
-    Raises what `corpus.load` and `tokens.train_tokenizer` raise, and ValueError when the text does
-    not fill a row to train on and one to validate on.
+    Raises what `corpus.load`, `tokens.train_tokenizer` and `parcel.unpack` raise, and ValueError
+    when the text does not fill a row to train on and one to validate on, or a parcel was made
+    otherwise.
     """
-    documents = corpus.load(address)
-    chosen = corpus.choose(documents, keep_contaminated)
-    data = chosen.data[:12]
-    params = {"corpus": address, "vocab_size": vocab_size}
-    determines = {"data": data, "vocab_size": vocab_size, "recipe": RECIPE}
-    if chosen.digest:  # a corpus that is as it was keeps its name
-        determines["removed"] = chosen.digest
-    if keep_contaminated:
-        params["keep_contaminated"] = determines["keep_contaminated"] = True
-    name = records.run_id("corpus", f"{address.partition(':')[0]}-v{vocab_size}", determines)
-    folder = Path(runs) / name
-    with records.alone(folder):
-        if not folder.exists():
-            _make(
-                documents,
-                folder,
-                Record(id=name, kind="corpus", params=params, metrics={}, data_fingerprint=data),
-            )
+    if address.startswith(parcel.START):
+        folder = parcel.unpack(address.removeprefix(parcel.START), runs)
+    else:
+        folder = _gather(address, vocab_size, Path(runs), keep_contaminated)
+    _check(address, records.load(folder / "record.json"), vocab_size, keep_contaminated)
     found = _load(folder, context)
     if not (len(found.train) and len(found.validation)):
         raise ValueError(
@@ -88,7 +81,44 @@ def texts(documents: Dataset) -> Iterator[str]:
         yield f"{document['title']}\n{document['abstract']}".strip()
 
 
+def _gather(address: str, vocab_size: int, runs: Path, keep_contaminated: bool) -> Path:
+    """Folder of the text at an address: made now, or found."""
+    from mediswift import corpus
+
+    documents = corpus.load(address)
+    chosen = corpus.choose(documents, keep_contaminated)
+    data = chosen.data[:12]
+    params = {"corpus": address, "vocab_size": vocab_size}
+    determines = {"data": data, "vocab_size": vocab_size, "recipe": RECIPE}
+    if chosen.digest:  # a corpus that is as it was keeps its name
+        determines["removed"] = chosen.digest
+    if keep_contaminated:
+        params["keep_contaminated"] = determines["keep_contaminated"] = True
+    name = records.run_id("corpus", f"{address.partition(':')[0]}-v{vocab_size}", determines)
+    folder = runs / name
+    with records.alone(folder):
+        if not folder.exists():
+            _make(
+                documents,
+                folder,
+                Record(id=name, kind="corpus", params=params, metrics={}, data_fingerprint=data),
+            )
+    return folder
+
+
+def _check(address: str, record: Record, vocab_size: int, keep_contaminated: bool) -> None:
+    made = record.params["vocab_size"], record.params.get("keep_contaminated", False)
+    if made != (vocab_size, keep_contaminated):
+        raise ValueError(
+            f"a run needs rows of its own vocabulary and choice; {address} has vocab_size={made[0]}"
+            f" and keep_contaminated={made[1]}, the run {vocab_size} and {keep_contaminated}: pack "
+            "another, or change the run"
+        )
+
+
 def _make(documents: Dataset, folder: Path, draft: Record) -> None:
+    from mediswift import corpus
+
     # Under another name until it is whole: a crash must not leave rows of one tokenizer beside
     # another tokenizer
     partial = folder.with_name(f".{folder.name}")

@@ -33,7 +33,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from mediswift import damage, demo, medline, records
+from mediswift import damage, medline, places, records
 from mediswift.damage import Report
 from mediswift.documents import make_document
 
@@ -74,7 +74,7 @@ def load(
     from datasets import Dataset  # seconds that no process which only reads needs to wait
 
     files = in_order(medline.find_files(path))
-    folder = demo.cache_dir() / "medline"
+    folder = places.cache_dir() / "medline"
     with records.alone(folder):
         read = _read_all(files, folder, processes)
         report = damage.total(map(_report, read))
@@ -82,7 +82,7 @@ def load(
             report.refuse()
         elif report.damaged:
             print(report, file=sys.stderr)
-        target = folder / f"{demo.cache_key([file.name for file in read] + [language])}.arrow"
+        target = folder / f"{places.cache_key([file.name for file in read] + [language])}.arrow"
         if not target.exists():
             _resolve(read, language, target)
     return Dataset.from_file(str(target))
@@ -108,7 +108,7 @@ def _place(file: Path) -> tuple[int, int, str]:
 def _read_all(files: list[Path], folder: Path, processes: int) -> list[Path]:
     """Parquet files of all, in their order; those that are there are not made again."""
     folder.mkdir(parents=True, exist_ok=True)
-    targets = [folder / f"{demo.cache_key([SCHEMA, file])}.parquet" for file in files]
+    targets = [folder / f"{places.cache_key([SCHEMA, file])}.parquet" for file in files]
     todo = [job for job in zip(files, targets, strict=True) if not _is_whole(job[1])]
     with tqdm(
         total=len(files),

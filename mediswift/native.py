@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mediswift.demo import cache_dir
+from mediswift.places import cache_dir
 
 SOURCE = Path(__file__).with_name("native.cpp")
 TYPES = {torch.float32: "float", torch.float64: "double"}

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from datasets import Dataset
 
-from mediswift import contamination, demo, duplicates, records
+from mediswift import contamination, duplicates, places, records
 from mediswift.contamination import RULES, Finding
 from mediswift.duplicates import Pair
 from mediswift.rows import fingerprint, rows
@@ -107,7 +107,7 @@ def choose(documents: Dataset, keep_contaminated: bool = False) -> Selection:
     """
     data = fingerprint(documents)
     determines = [VERSION, data, keep_contaminated, _exam_digest()]
-    path = demo.cache_dir() / "selections" / f"{demo.cache_key(determines)}.json"
+    path = places.cache_dir() / "selections" / f"{places.cache_key(determines)}.json"
     if not path.exists():
         selection = _find(documents, data, keep_contaminated)
         if not selection.kept:

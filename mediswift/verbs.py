@@ -131,6 +131,24 @@ def make_questions(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def pack_corpus(arguments: argparse.Namespace) -> int:
+    """A corpus, made or found, in one file."""
+    from mediswift import materials, parcel
+
+    sizes = shape(arguments.size)
+    made = materials.prepare(
+        arguments.corpus,
+        vocab_size=sizes.vocab_size,
+        context=sizes.context,
+        runs=arguments.runs,
+        keep_contaminated=arguments.keep_contaminated,
+    )
+    path = parcel.pack(arguments.runs / made.record.id, arguments.out)
+    print(made.train)
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; its address is {parcel.START}{path}")
+    return 0
+
+
 def time_steps(arguments: argparse.Namespace) -> int:
     """Seconds of dense and sparse training steps."""
     from mediswift import bench, records

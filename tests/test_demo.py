@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from mediswift import demo
+from mediswift import demo, places
 
 MEMBERS = {"data/one.txt": b"one", "data/big.bin": bytes(range(256)) * 1500}
 
@@ -264,7 +264,7 @@ def test_the_pins_agree_with_the_official_labels():
 def test_a_cached_name_follows_the_files_that_it_is_made_of(tmp_path):
     file = tmp_path / "a.xml"
     file.write_text("one")
-    before = demo.cache_key([1, [file, "eng"]])
-    assert before == demo.cache_key([1, [file, "eng"]]) != demo.cache_key([2, [file, "eng"]])
+    before = places.cache_key([1, [file, "eng"]])
+    assert before == places.cache_key([1, [file, "eng"]]) != places.cache_key([2, [file, "eng"]])
     file.write_text("another")
-    assert demo.cache_key([1, [file, "eng"]]) != before
+    assert places.cache_key([1, [file, "eng"]]) != before

@@ -16,10 +16,11 @@ import mediswift
 HOUSE = Path(mediswift.__file__).parent
 FILES = sorted(path.stem for path in HOUSE.rglob("*.py"))
 FLOORS = [
+    "places",
     "__init__ blocks cache citations damage demo documents flops layouts metrics parts "
     "records rows schedule sections sharding shingles stats study unpack window",
     "batches bibliography calibration contamination duplicates hallmarks law likelihood "
-    "machine medline models native patterns questions tagger tokens typed",
+    "machine medline models native parcel patterns questions tagger tokens typed",
     "agreement configs decoding loss masks mirror products prompts report selection sheet "
     "statements",
     "corpus engines evidence polarity reading",
