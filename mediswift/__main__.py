@@ -205,7 +205,9 @@ def _tuning_words(verb: argparse.ArgumentParser, parent: bool = True) -> None:
 def _model_and_data(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--model", required=True, help="folder, or OWNER/NAME on the hub")
     verb.add_argument("--data", required=True, help="path of ori_pqal.json, sample:, demo: or hf:")
-    verb.add_argument("--limit", type=int, default=0, help="stratified draw of so many questions")
+    verb.add_argument(
+        "--limit", type=int, default=0, help="stratified draw of so many questions; 0 = all"
+    )
     verb.add_argument("--json", action="store_true")
 
 

@@ -11,28 +11,22 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from mediswift import prompts
+from mediswift import pretrained, prompts
 from mediswift.likelihood import evaluating
 
 
 def load(place: str | Path) -> tuple[torch.nn.Module, PreTrainedTokenizerBase]:
     """Model and tokenizer in the folder `place`, or of the repository OWNER/NAME on the hub.
 
-    Raises FileNotFoundError or OSError where there is none, ValueError for a model that sees what
-    follows or whose vocabulary is smaller than its tokenizer's.
+    Raises FileNotFoundError or OSError where there is none, ValueError for weights that are not all
+    there, a model that sees what follows or gives no numbers, and a tokenizer that is missing or
+    uses more tokens than the model has.
     """
     remote = _is_repository(place)
-    if remote:
-        model = AutoModelForCausalLM.from_pretrained(
-            str(place), use_safetensors=True, trust_remote_code=False
-        )
-    else:
-        model = prompts.load(place)
-    tokenizer = AutoTokenizer.from_pretrained(
-        str(place), local_files_only=not remote, trust_remote_code=False
-    )
+    model = pretrained.load(place, remote=True) if remote else prompts.load(place)
+    tokenizer = _tokenizer(place, remote)
     _check(model, tokenizer, place)
     return model, tokenizer
 
@@ -43,26 +37,54 @@ def _is_repository(place: str | Path) -> bool:
     return not Path(place).exists() and len(words) == 2 and not str(place).startswith((".", "~"))
 
 
+def _tokenizer(place: str | Path, remote: bool) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(place), local_files_only=not remote, trust_remote_code=False
+        )
+    except ValueError as error:  # of many lines, which file was missing not among them
+        why = f" ({str(error).splitlines()[0]})"
+    else:
+        if tokenizer("yes").input_ids:
+            return tokenizer
+        why = ""  # an empty one, made up where a file is missing
+    raise ValueError(
+        f"A model is scored with its own tokenizer, {place} has none that reads text{why}; save it "
+        "there."
+    )
+
+
 def _check(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, place: str | Path) -> None:
+    used = tokenizer("yes").input_ids  # with what the tokenizer puts around a text
     ids = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
-    if ids is not None and tokenizer.vocab_size > ids.num_embeddings:
+    needed = max(tokenizer.vocab_size, *(token + 1 for token in used))
+    if ids is not None and needed > ids.num_embeddings:
         raise ValueError(
             f"A model knows every token of its tokenizer, {place} has {ids.num_embeddings} "
-            f"embeddings for {tokenizer.vocab_size} tokens; put the right tokenizer beside it."
+            f"embeddings for {needed} tokens; put the right tokenizer beside it."
         )
-    if not _is_causal(model):
+    first = _first_logits(model)
+    if not first.isfinite().all():
+        raise ValueError(
+            f"A model gives a number to every token, {place} gives NaN or infinity: its training "
+            "exploded, or its file is damaged; take another checkpoint."
+        )
+    if not _is_causal(*first, model):
         raise ValueError(
             f"A causal model does not see what follows, {place} does; take a model of a "
             "decoder, such as GPT-2, OPT, BioGPT or Llama."
         )
 
 
-def _is_causal(model: torch.nn.Module) -> bool:
-    """Whether the first logits are the same with two endings; reads four tokens twice."""
+def _first_logits(model: torch.nn.Module) -> torch.Tensor:
+    """Logits (2, 2, V) of the same two tokens with two endings; reads four tokens twice."""
     device = next(model.parameters()).device
     endings = torch.tensor([[2, 3, 4, 5], [2, 3, 5, 4]], device=device)
     with evaluating(model):
-        one, other = model(input_ids=endings).logits[:, :2].float()
-    # Equal but for rounding, which is coarser in half precision
+        return model(input_ids=endings).logits[:, :2].float()
+
+
+def _is_causal(one: torch.Tensor, other: torch.Tensor, model: torch.nn.Module) -> bool:
+    """Whether the logits are equal but for rounding, which is coarser in half precision."""
     half = next(model.parameters()).dtype.itemsize < 4
     return bool((one - other).abs().max() <= (1e-2 if half else 1e-5) * one.abs().max())

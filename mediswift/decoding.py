@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from mediswift.cache import Reading
+from mediswift.cache import Reading, remembers
 from mediswift.likelihood import by_length, evaluating
 
 
@@ -34,7 +34,9 @@ def greedy(
         )
     written: list[list[int]] = [[] for _ in prefixes]
     with evaluating(model):
-        for rows in by_length(prefixes, max_new_tokens, batch_tokens):
+        # a row alone has no padding that could be remembered
+        bound = batch_tokens if remembers(model) else 1
+        for rows in by_length(prefixes, max_new_tokens, bound):
             batch = [prefixes[i] for i in rows]
             for i, ids in zip(rows, _write(model, batch, max_new_tokens, done), strict=True):
                 written[i] = ids

@@ -21,7 +21,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
+
+from mediswift import pretrained
 
 FILE = "soft_prompt.safetensors"
 POSITIONS = ("between", "before")
@@ -161,14 +162,12 @@ def positions_of(attention_mask: Tensor) -> Tensor:
 def load(folder: str | Path) -> nn.Module:
     """Causal language model in `folder`, wrapped in its soft prompt when it has one.
 
-    Raises FileNotFoundError when there is no model.
+    Raises FileNotFoundError when there is no model, and what `pretrained.load` raises.
     """
     folder = Path(folder)
     if not (folder / "config.json").exists():
         raise FileNotFoundError(f"a model folder holds config.json; {folder} has none")
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, local_files_only=True, use_safetensors=True, trust_remote_code=False
-    )
+    model = pretrained.load(folder)
     if not (folder / FILE).exists():
         return model
     with safe_open(folder / FILE, "pt") as file:

@@ -10,6 +10,7 @@ another, and an item that is broken in any field that a score depends on.
 import json
 import math
 import random
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -85,8 +86,9 @@ def split(questions: Dataset, name: str, fold: int = 0) -> Dataset:
     """The "train", "dev" or "test" questions of the official split, in the order they came.
 
     "test" is the second half; "dev" is part `fold`, 0 to 9, of the first half, "train" its rest.
-    Raises ValueError for another name or fold, for a mixture of official and other PMIDs, and for
-    a part that holds none of the questions.
+    Raises ValueError for another name or fold, for a mixture of official and other PMIDs, for other
+    labels than the official ones, and for a part that holds none of the questions. A test that is
+    not whole is told.
 
     >>> split(load("sample:"), "test").num_rows
     100
@@ -100,6 +102,8 @@ def split(questions: Dataset, name: str, fold: int = 0) -> Dataset:
     train = {pmid for i, part in enumerate(parts["folds"]) if i != fold for pmid in part}
     wanted = {"train": train, "dev": set(parts["folds"][fold]), "test": set(parts["test"])}[name]
     rows = [i for i, pmid in enumerate(questions["pmid"]) if pmid in wanted]
+    if rows and name == "test" and len(rows) < len(wanted):
+        print(f"{len(rows)} of the {len(wanted)} test questions are here", file=sys.stderr)
     if not rows:
         raise ValueError(
             f"A part must hold a question, {name!r} of fold {fold} holds none of these "
@@ -167,6 +171,12 @@ def _labels(questions: Dataset) -> dict[str, str]:
         raise ValueError(
             f"Questions are all official or none is, got {len(known)} official ones and "
             f"{len(pmids) - len(known)} others such as PMID {stranger}; split them apart first."
+        )
+    labels = zip(pmids, questions["label"], strict=True)
+    if other := [pmid for pmid, label in labels if label not in ("", official[pmid])]:
+        raise ValueError(
+            f"Official questions have their official labels, {len(other)} of these {len(pmids)} "
+            f"have others, the first is PMID {other[0]}; fetch the file again."
         )
     return official
 

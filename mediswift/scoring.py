@@ -27,6 +27,7 @@ from mediswift import (
     pubmedqa,
     records,
 )  # fmt: skip
+from mediswift.questions import FOLDS
 from mediswift.records import Record
 from mediswift.report import Report
 from mediswift.typed import settle
@@ -61,8 +62,13 @@ class ScoreConfig:
             raise ValueError(f"A prior is one of {', '.join(PRIORS)}; got {self.prior!r}.")
         if self.generate and self.prior != "none":
             raise ValueError("Generated text has no scores to correct; leave out one of the two.")
-        if self.fold != "all" and not self.fold.isdecimal():
+        if self.fold not in ("all", *map(str, range(FOLDS))):
             raise ValueError(f"A fold is 0 to 9 or all, got {self.fold!r}; name one.")
+        if self.fold == "all" and self.prior == "marginal":
+            raise ValueError(
+                "A marginal prior is fitted on one fold's training questions; name a fold, or "
+                "another prior."
+            )
         if self.fold == "all" and self.split != "dev":
             raise ValueError(
                 f"All ten folds together are their dev parts, got split={self.split}; use "

@@ -144,3 +144,56 @@ def test_a_repository_has_two_words_and_a_path_says_that_it_is_one(tmp_path):
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="config.json"):
         contestant.load(tmp_path / "nowhere")
+
+
+def head_left_out(folder):
+    MODELS["llama"]().model.save_pretrained(folder)
+
+
+def cut_short(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def pickled(folder):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def exploded(folder):
+    model = MODELS["llama"]()
+    torch.nn.init.constant_(model.model.norm.weight, float("nan"))
+    model.save_pretrained(folder)
+
+
+def without_tokenizer(folder):
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+
+
+def with_a_token_too_many(folder):
+    tokenizer = TOKENIZERS["no bos"]()
+    tokenizer.add_special_tokens(["<new>"])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<new> $A", special_tokens=[("<new>", tokenizer.token_to_id("<new>"))]
+    )
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
+    model = MODELS["llama"]()
+    model.resize_token_embeddings(tokenizer.token_to_id("<new>"))
+    model.save_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (head_left_out, "lacks 1, the first is lm_head.weight"),
+        (cut_short, "are damaged .*fetch them again"),
+        (pickled, "has pytorch_model.bin: a pickle can run code"),
+        (exploded, "gives NaN or infinity"),
+        (without_tokenizer, "has none that reads text"),
+        (with_a_token_too_many, r"has (\d+) embeddings for"),
+    ],
+)
+def test_a_model_whose_numbers_would_mean_nothing_is_refused(tmp_path, harm, said):
+    harm(save(tmp_path, "llama", "bos"))
+    with pytest.raises(ValueError, match=said):
+        contestant.load(tmp_path)

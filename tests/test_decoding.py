@@ -2,7 +2,14 @@
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+)
 
 from mediswift import models
 from mediswift.decoding import greedy
@@ -21,11 +28,14 @@ def build(kind):
     torch.manual_seed(0)
     if kind == "gpt2":
         return GPT2LMHeadModel(GPT2Config(**sizes, n_positions=64, initializer_range=0.5))
-    config = LlamaConfig(
-        num_hidden_layers=2, hidden_size=16, intermediate_size=32, num_attention_heads=2,
-        vocab_size=VOCABULARY, max_position_embeddings=64, initializer_range=0.5,
-    )  # fmt: skip
-    return LlamaForCausalLM(config)
+    same = {
+        "num_hidden_layers": 2, "hidden_size": 16, "intermediate_size": 32,
+        "num_attention_heads": 2, "vocab_size": VOCABULARY, "max_position_embeddings": 64,
+        "initializer_range": 0.5,
+    }  # fmt: skip
+    if kind == "sliding window":
+        return MistralForCausalLM(MistralConfig(**same, num_key_value_heads=2, sliding_window=3))
+    return LlamaForCausalLM(LlamaConfig(**same))
 
 
 def by_hand(model, prefix, count):
@@ -38,7 +48,7 @@ def by_hand(model, prefix, count):
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 40, 8192])
-@pytest.mark.parametrize("kind", ["biogpt", "gpt2", "llama"])
+@pytest.mark.parametrize("kind", ["biogpt", "gpt2", "llama", "sliding window"])
 def test_a_row_writes_in_company_what_it_writes_alone(kind, batch_tokens):
     model = build(kind)
     found = greedy(model, PREFIXES, 7, batch_tokens=batch_tokens)

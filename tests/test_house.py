@@ -20,7 +20,7 @@ FLOORS = [
     "__init__ blocks cache citations damage demo documents flops layouts metrics parts "
     "records rows schedule sections sharding shingles stats study unpack window",
     "batches bibliography calibration contamination duplicates hallmarks law likelihood "
-    "machine medline models native parcel patterns questions tagger tokens typed",
+    "machine medline models native parcel patterns pretrained questions tagger tokens typed",
     "agreement configs decoding loss masks mirror products prompts report selection sheet "
     "statements",
     "corpus engines evidence polarity reading",

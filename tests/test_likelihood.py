@@ -10,8 +10,14 @@ from transformers import (
     BioGptForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
+    GPTNeoConfig,
+    GPTNeoForCausalLM,
+    Lfm2Config,
+    Lfm2ForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     OPTConfig,
     OPTForCausalLM,
 )
@@ -42,6 +48,16 @@ def make_model(kind):
         return LlamaForCausalLM(LlamaConfig(intermediate_size=32, **same))
     if kind == "opt":
         return OPTForCausalLM(OPTConfig(ffn_dim=32, word_embed_proj_dim=16, **same))
+    if kind == "sliding window":
+        window = {"num_key_value_heads": 1, "sliding_window": 3, "initializer_range": 0.5}
+        return MistralForCausalLM(MistralConfig(intermediate_size=32, **same, **window))
+    if kind == "local attention":
+        kinds = {"attention_types": [[["global", "local"], 1]], "window_size": 3}
+        sizes = {"vocab_size": 16, "hidden_size": 16, "num_layers": 2, "num_heads": 2}
+        return GPTNeoForCausalLM(GPTNeoConfig(**sizes, **kinds, initializer_range=0.5))
+    if kind == "convolution":
+        layers = {"layer_types": ["conv", "full_attention"], "num_key_value_heads": 1}
+        return Lfm2ForCausalLM(Lfm2Config(intermediate_size=32, **same, **layers))
     if kind == "soft prompt":
         return SoftPrompt(make_model("biogpt"), 2)
     config = BioGptConfig(
@@ -64,7 +80,11 @@ def one_by_one(model, prefix, answer):
     return sum(float(step[token]) for step, token in zip(steps, answer, strict=True))
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "biogpt", "opt", "llama", "soft prompt"])
+KINDS = ["gpt2", "biogpt", "opt", "llama", "soft prompt"]
+KINDS += ["sliding window", "local attention", "convolution"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("answers", SHAPES)
 @pytest.mark.parametrize("batch_tokens", [1, 20, 8192])
 def test_batches_equal_one_by_one(kind, answers, batch_tokens):
@@ -105,7 +125,8 @@ def test_a_prefix_is_read_once_whatever_follows(monkeypatch):
     noted.__signature__ = inspect.signature(forward)
     monkeypatch.setattr(type(model), "forward", noted)
     log_likelihoods(model, PREFIXES, SHAPES[2])
-    assert read == [(4, 8), (12, 2)]  # three stems, of two tokens at most, after each of four
+    # a trial of the cache; then three stems, of two tokens at most, after each of four
+    assert read == [(1, 2), (4, 8), (12, 2)]
 
 
 def test_a_model_without_logits_to_keep_scores_the_same():

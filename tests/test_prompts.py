@@ -285,5 +285,5 @@ def test_weights_that_only_pickle_can_read_are_refused(tmp_path):
     model = build()
     model.config.save_pretrained(tmp_path)
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
-    with pytest.raises(OSError, match="safetensors"):
+    with pytest.raises(ValueError, match="Weights are safetensors"):
         prompts.load(tmp_path)

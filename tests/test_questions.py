@@ -191,3 +191,17 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
         questions.load(file_of(tmp_path, [ITEM]))
     with pytest.raises(ValueError, match="give the path of ori_pqal.json"):
         questions.load(GOLDEN)
+
+
+def test_another_label_than_the_official_one_is_refused():
+    pmid = next(iter(OFFICIAL))
+    flipped = OFFICIAL | {pmid: "no" if OFFICIAL[pmid] != "no" else "yes"}
+    with pytest.raises(ValueError, match=f"1 of these 1000 have others, the first is PMID {pmid}"):
+        questions.split(dataset(flipped), "test")
+
+
+def test_a_test_that_is_not_whole_is_told(capsys):
+    gone = questions.official_split(OFFICIAL)["test"][0]
+    rest = {pmid: label for pmid, label in OFFICIAL.items() if pmid != gone}
+    assert len(questions.split(dataset(rest), "test")) == 499
+    assert "499 of the 500 test questions are here" in capsys.readouterr().err

@@ -78,6 +78,8 @@ def test_all_ten_folds_are_the_half_that_is_not_the_test(model):
     [
         ({"fold": "all"}, "--split dev"),
         ({"fold": "ten"}, "0 to 9 or all"),
+        ({"fold": 99}, "0 to 9 or all, got '99'"),
+        ({"fold": "all", "split": "dev", "prior": "marginal"}, "one fold's training questions"),
         ({"prior": "flat"}, "one of none, content_free, marginal"),
         ({"prior": "marginal", "generate": True}, "no scores to correct"),
     ],
