@@ -64,11 +64,14 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument("other", type=Path)
     verb = _verb(doors, "summary", verbs.summarize, "kept scores of several seeds or folds as one")
     verb.add_argument("folders", type=Path, nargs="+")
-    verb.add_argument("--pool", action="store_true", help="each answered questions of its own")
+    kind = verb.add_mutually_exclusive_group()
+    kind.add_argument("--pool", action="store_true", help="each answered questions of its own")
+    kind.add_argument("--out", type=Path, help="folder that gets a record")
     verb = _verb(
         doors, "protocols", verbs.compare_protocols, "one model under five protocols of PubMedQA"
     )
     _model_and_data(verb)
+    verb.add_argument("--out", type=Path, help="folder that gets a record")
     verb = _verb(doors, "questions", verbs.make_questions, "make PQA-A or PQA-U out of abstracts")
     verb.add_argument("--corpus", required=True, help="address of the documents")
     verb.add_argument("--out", type=Path, required=True, help="JSON file, as the official one")

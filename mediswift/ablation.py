@@ -22,7 +22,7 @@ from mediswift.finetune import FinetuneConfig
 from mediswift.records import Record
 from mediswift.runs import load_run
 
-FIXED = ("seed", "questions", "fold")
+FIXED = ("seed", "questions")
 """What all variants share: seeds are repetitions, and questions are what is compared on."""
 LONGEST = 32
 """Characters of a text that names a variant, for reading."""

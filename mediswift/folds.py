@@ -10,9 +10,11 @@ pooled: every question is answered once, and the interval is Wilson's. A mixture
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
-from mediswift import stats
+from mediswift import machine, stats
+from mediswift.records import Record
 from mediswift.report import Report, same_setting
 
 
@@ -69,3 +71,23 @@ def pooled(reports: Sequence[Report], name: str = "ten folds") -> Report:
     if not reports:
         raise ValueError("A pool needs one run or more, got none; name their folders.")
     return Report(rows, reports[0].setting, sum(r.truncated for r in reports), name)
+
+
+def keep(exams: Sequence[Record], summary: Summary, folder: str | Path) -> Record:
+    """Record of a summary of two kept exams or more, written under `folder`.
+
+    Raises ValueError for a lone one, which has no interval over runs.
+    """
+    if len(exams) < 2:
+        raise ValueError("A summary is kept of two runs or more; a lone one is an exam already.")
+    params = {"exams": [exam.id for exam in exams], "runs": [exam.parent for exam in exams]}
+    rows = [{"exam": exam.id, "accuracy": exam.metrics["accuracy"]} for exam in exams]
+    return machine.keep_study(
+        folder,
+        "summary",
+        f"{len(exams)}-runs",
+        params,
+        params=params,
+        metrics=asdict(summary) | {"rows": rows},
+        data_fingerprint=exams[0].data_fingerprint,
+    )

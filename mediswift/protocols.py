@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -20,6 +21,7 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from mediswift import corpus, machine
 from mediswift import questions as items
 from mediswift.generate import greedy
 from mediswift.likelihood import log_likelihoods
@@ -35,6 +37,7 @@ from mediswift.pubmedqa import (
     text_ids,
 )
 from mediswift.questions import ANSWERS
+from mediswift.records import Record
 from mediswift.report import Report
 
 LETTERS = dict(zip("ABC", ANSWERS, strict=True))
@@ -221,6 +224,21 @@ def compare(
         own = read(protocol, model, tokenizer, part) if protocol.tokens else asked
         rows[protocol.name] = _row(protocol, ours, asked, own)
     return pd.DataFrame(rows).T.infer_objects()
+
+
+def keep(table: pd.DataFrame, questions: Dataset, chosen: dict[str, Any], folder: Path) -> Record:
+    """Record of a table of `compare`, written under `folder`; `chosen` is what the user chose."""
+    data = corpus.fingerprint(questions)[:12]
+    rows = [{"protocol": name} | row for name, row in table.to_dict("index").items()]
+    return machine.keep_study(
+        folder,
+        "protocols",
+        Path(chosen["model"]).resolve().parent.name,
+        chosen | {"data": data},
+        params=chosen,
+        metrics={"rows": rows},
+        data_fingerprint=data,
+    )
 
 
 def _of(report: Report, parts: dict[str, Dataset]) -> Report:

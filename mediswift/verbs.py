@@ -13,7 +13,7 @@ import sys
 import time
 from dataclasses import fields
 
-from mediswift import flops
+from mediswift import flops, records
 from mediswift.machine import fastest_device
 from mediswift.models import shape
 
@@ -89,7 +89,13 @@ def summarize(arguments: argparse.Namespace) -> int:
     from mediswift import examine, folds
 
     reports = [examine.read_report(folder) for folder in arguments.folders]
-    print(folds.pooled(reports) if arguments.pool else folds.summarize(reports))
+    if arguments.pool:
+        print(folds.pooled(reports))
+        return 0
+    print(summary := folds.summarize(reports))
+    if arguments.out:
+        exams = [records.load(folder / "record.json") for folder in arguments.folders]
+        print(folds.keep(exams, summary, arguments.out).id)
     return 0
 
 
@@ -101,6 +107,9 @@ def compare_protocols(arguments: argparse.Namespace) -> int:
     questions = pubmedqa.load(arguments.data)
     table = protocols.compare(model.to(fastest_device()), tokenizer, questions, arguments.limit)
     print(table.to_json(orient="index") if arguments.json else table.round(1).to_string())
+    if arguments.out:
+        chosen = {name: getattr(arguments, name) for name in ("model", "data", "limit")}
+        print(protocols.keep(table, questions, chosen, arguments.out).id, file=sys.stderr)
     return 0
 
 
@@ -151,7 +160,7 @@ def pack_corpus(arguments: argparse.Namespace) -> int:
 
 def time_steps(arguments: argparse.Namespace) -> int:
     """Seconds of dense and sparse training steps."""
-    from mediswift import bench, records
+    from mediswift import bench
 
     chosen = {f.name: getattr(arguments, f.name) for f in fields(bench.BenchConfig)}
     config = bench.BenchConfig(

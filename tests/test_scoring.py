@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mediswift import demo, examine, pubmedqa, scoring
+from mediswift import demo, examine, pubmedqa, records, scoring
 from mediswift.__main__ import main
 
 
@@ -56,6 +56,27 @@ def test_seeds_are_summarized(capsys, kept):
     said = printed(capsys, "summary", kept[0], kept[1])
     assert "n = 2 seeds" in said and "over runs and 100 questions" in said
     assert "answered twice" in failed(capsys, "summary", "--pool", kept[0], kept[1])
+
+
+def test_a_summary_is_kept(capsys, kept, tmp_path):
+    said = printed(capsys, "summary", kept[0], kept[1], "--out", tmp_path).splitlines()
+    record = records.load(tmp_path / said[-1] / "record.json")
+    assert record.params["exams"] == [folder.name for folder in kept[:2]]
+    assert [row["exam"] for row in record.metrics["rows"]] == record.params["exams"]
+    mean = sum(row["accuracy"] for row in record.metrics["rows"]) / 2
+    assert record.metrics["accuracy"]["mean"] == pytest.approx(mean)
+    assert "two runs or more" in failed(capsys, "summary", kept[0], "--out", tmp_path)
+
+
+def test_a_table_of_protocols_is_kept(capsys, model, tmp_path):
+    words = ["protocols", "--model", model, "--data", "sample:", "--limit", "10"]
+    table = json.loads(printed(capsys, *words, "--json", "--out", tmp_path))
+    (path,) = tmp_path.glob("protocols-*/record.json")
+    rows = {row.pop("protocol"): row for row in records.load(path).metrics["rows"]}
+    assert rows.keys() == table.keys()
+    for name, row in rows.items():
+        assert row.pop("rows") == table[name].pop("rows")
+        assert row == pytest.approx(table[name])
 
 
 def test_what_is_no_kept_score_is_named(capsys, kept, tmp_path):
