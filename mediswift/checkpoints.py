@@ -60,7 +60,7 @@ def newest(folder: Path) -> list[list[Path]]:
     named = (NAME.fullmatch(path.name) for path in folder.iterdir())
     found = {(int(name[1]), int(name[3])) for name in named if name}
     each = (paths(folder, step, parts) for step, parts in sorted(found, reverse=True))
-    return [files for files in each if all(path.exists() for path in files)]
+    return [files for files in each if all(path.is_file() for path in files)]
 
 
 def save(
@@ -95,8 +95,8 @@ def load(
     others. Raises ValueError when none is whole, or it belongs to another run or another model.
     """
     files, progress = _sound(folder)
+    _tell_unused(folder, progress.step)
     if not files:
-        _tell_unused(folder)
         return Progress(fingerprint=fingerprint)
     if progress.fingerprint != fingerprint:
         raise ValueError(
@@ -173,12 +173,13 @@ def _set_aside(path: Path, why: str, instead: str) -> None:
     os.replace(path, aside)
 
 
-def _tell_unused(folder: Path) -> None:
+def _tell_unused(folder: Path, step: int) -> None:
     # Parts whose others never came, or what an earlier version wrote
-    if unused := sorted(path.name for path in folder.glob("checkpoint-*.safetensors")):
+    whole = {path for files in newest(folder) for path in files}
+    if unused := sorted(p.name for p in folder.glob("checkpoint*.safetensors") if p not in whole):
         print(
-            f"{folder} holds no whole checkpoint: {', '.join(unused)} cannot be used by this "
-            "version; starting at step 0",
+            f"{', '.join(unused)} in {folder}: no whole checkpoint of this version, not used; "
+            f"going on from step {step}",
             file=sys.stderr,
         )
 

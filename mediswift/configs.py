@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mediswift import models, schedule
+from mediswift import engines, models, schedule
 from mediswift.flops import Shape
 from mediswift.patterns import parse
 from mediswift.typed import settle
@@ -19,6 +19,8 @@ HOW = ("corpus", "engine", "sharded", "recompute")
 LATER = {"keep_contaminated": False, "density_scaling": False, "moves": ""}
 LATER |= {"moves_every": schedule.Rule.every, "moves_fraction": schedule.Rule.fraction}
 """Fields younger than the first runs: at these values a run's id knows nothing of them."""
+MOST = 2**62
+"""Tokens that can be counted."""
 RECIPE = 2
 """Raised whenever the same configuration would give other numbers."""
 
@@ -89,11 +91,19 @@ class PretrainConfig:
             object.__setattr__(self, "moves_every", LATER["moves_every"])
             object.__setattr__(self, "moves_fraction", LATER["moves_fraction"])
         context = models.shape(self.size).context
-        if self.batch_tokens % context or self.tokens < self.batch_tokens:
+        if self.batch_tokens % context or not 0 < self.batch_tokens <= self.tokens <= MOST:
             raise ValueError(
-                f"batch_tokens is a multiple of the context {context} and at most tokens, got "
-                f"batch_tokens={self.batch_tokens} and tokens={self.tokens}"
+                f"batch_tokens is a multiple of the context {context}, above 0 and at most tokens, "
+                f"those at most {MOST}; got batch_tokens={self.batch_tokens} and "
+                f"tokens={self.tokens}"
             )
+        if min(self.validations, self.validation_rows) < 0 or not 0 <= self.warmup <= 1:
+            raise ValueError(
+                "validations and validation_rows are 0 or more, and warmup is a fraction of the "
+                f"steps; got validations={self.validations}, validation_rows="
+                f"{self.validation_rows} and warmup={self.warmup:g}"
+            )
+        engines.check_name(self.engine)
         _ = self.loop  # refuses what the training loop refuses
 
     @property

@@ -142,6 +142,14 @@ class TwoFour:
 
 ENGINES = {"masked": Masked(), "native": Native(), "bmm": Bmm(), "triton": Triton()}
 ENGINES["2:4"] = TwoFour()
+AUTO = "auto"
+"""Not an engine: the fastest of them, by timing."""
+
+
+def check_name(engine: str) -> None:
+    """Refuse what is no engine."""
+    if engine not in (AUTO, *ENGINES):
+        raise ValueError(f"an engine is one of {', '.join((AUTO, *ENGINES))}; got {engine!r}")
 
 
 def dense(values: Tensor, order: Tensor, outputs: int, inputs: int) -> Tensor:

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from mediswift import choice
-from mediswift.engines import ENGINES, computed_in, dense
+from mediswift.engines import AUTO, ENGINES, check_name, computed_in, dense
 from mediswift.layouts import layout
 from mediswift.sharding import like, whole
 
-AUTO = "auto"
 GPU_ENGINES = ("triton", "2:4")
 
 
@@ -60,8 +59,7 @@ class SparseLinear(nn.Module):
     def use(self, engine: str) -> SparseLinear:
         """Return the layer itself, from now on computing with `engine`, or choosing at its next
         training step when that is "auto"."""
-        if engine not in (AUTO, *ENGINES):
-            raise ValueError(f"an engine is one of {', '.join((AUTO, *ENGINES))}; got {engine!r}")
+        check_name(engine)
         device, dtype = self.values.device.type, self.values.dtype
         if engine in GPU_ENGINES:  # the layer may yet move to a GPU, half precision is there
             device, dtype = "cuda", torch.bfloat16

@@ -37,9 +37,12 @@ def join_processes() -> PartialState:
 def once(folder: Path, make: Callable[[], None]) -> Record:
     """Record of the run in `folder`: the one that is there, or the one that `make` writes now.
 
-    Every process of the job calls this, and `make` runs in each; another job waits meanwhile.
+    Every process of the job calls this, and `make` runs in each; another job waits meanwhile. What
+    is there is read without the right to write.
     """
     process = join_processes()
+    if process.num_processes == 1 and (folder / "record.json").exists():
+        return records.load(folder / "record.json")
     if process.is_main_process:
         with records.alone(folder):
             return _made(process, folder, make)

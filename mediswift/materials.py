@@ -96,13 +96,12 @@ def _gather(address: str, vocab_size: int, runs: Path, keep_contaminated: bool) 
         params["keep_contaminated"] = determines["keep_contaminated"] = True
     name = records.run_id("corpus", f"{address.partition(':')[0]}-v{vocab_size}", determines)
     folder = runs / name
+    if folder.exists():  # then nothing need be written
+        return folder
+    draft = Record(id=name, kind="corpus", params=params, metrics={}, data_fingerprint=data)
     with records.alone(folder):
         if not folder.exists():
-            _make(
-                documents,
-                folder,
-                Record(id=name, kind="corpus", params=params, metrics={}, data_fingerprint=data),
-            )
+            _make(documents, folder, draft)
     return folder
 
 
@@ -137,10 +136,19 @@ def _make(documents: Dataset, folder: Path, draft: Record) -> None:
 
 def _load(folder: Path, context: int) -> Materials:
     return Materials(
-        AutoTokenizer.from_pretrained(
-            folder / "tokenizer", local_files_only=True, trust_remote_code=False
-        ),
+        _tokenizer(folder / "tokenizer"),
         tokens.load_rows(folder / "train", context),
         tokens.load_rows(folder / "validation", context),
         records.load(folder / "record.json"),
     )
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (ValueError, OSError) as error:  # says what it tried instead of the file that it lacks
+        raise ValueError(
+            f"{folder} must hold the tokenizer that packed the rows beside it, and what is there "
+            f"cannot be read ({str(error).splitlines()[0]}); delete {folder.parent}, and the text "
+            "is packed again"
+        ) from error

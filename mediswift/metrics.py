@@ -24,7 +24,8 @@ class Log:
 
     def __init__(self, folder: Path, step: int, *, speaks: bool = True) -> None:
         path = folder / FILE
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        lines = text.splitlines()
         self.rows = [row for row in map(_parsed, lines) if row and row["step"] <= step]
         self.path, self.speaks = path, speaks
         if speaks:
@@ -33,6 +34,20 @@ class Log:
             partial.write_text(lines, encoding="utf-8")
             os.replace(partial, path)
 
+    def end(self, step: int) -> list[dict[str, Any]]:
+        """All rows, of a run that ended after `step`.
+
+        Raises ValueError when the last one is not there: a record of another would be wrong.
+        """
+        last = self.rows[-1]["step"] if self.rows else 0
+        if last != step:
+            raise ValueError(
+                f"a run that is at step {step} has said so, and {self.path} ends at {last}: it was "
+                f"cut. Delete the checkpoint of step {step} beside it, and call again: the run "
+                "goes on from the one before"
+            )
+        return self.rows
+
     def write(self, row: dict[str, Any], steps: int) -> None:
         """Keep `row`; say it in words when it holds a validation. `steps` is where the run ends."""
         self.rows.append(row)
@@ -40,6 +55,8 @@ class Log:
             return
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # a checkpoint that follows must not outlive it
         if "validation_loss" in row:
             print(
                 f"step {row['step']:>6,} of {steps:,}  loss {row['loss']:.3f}  "
@@ -51,6 +68,7 @@ class Log:
 def _parsed(line: str) -> dict[str, Any] | None:
     # A kill can leave half a last line
     try:
-        return json.loads(line)
-    except json.JSONDecodeError:
+        row = json.loads(line)
+    except (json.JSONDecodeError, RecursionError):
         return None
+    return row if isinstance(row, dict) and type(row.get("step")) is int else None

@@ -22,8 +22,10 @@ from typing import Any
 
 import nbformat
 import papermill
+from nbclient.exceptions import DeadKernelError
 
 from mediswift import demo, records
+from mediswift.kernel import Kernel, handing_on
 from mediswift.study import ROOT, read_study
 from mediswift.typed import READERS, typed
 
@@ -79,19 +81,29 @@ def _execute(notebook: Path, values: dict[str, Any], output: Path) -> float:
     failed.unlink(missing_ok=True)
     began = time.perf_counter()
     os.environ.update(QUIET)
-    try:
-        papermill.execute_notebook(
-            str(notebook), str(failed), values, cwd=str(notebook.parent), progress_bar=False,
-            extra_arguments=["--log-level=ERROR"],
-            kernel_name="python3",
-        )  # fmt: skip
-    except papermill.PapermillExecutionError as error:
-        raise RuntimeError(
-            f"{notebook.name}, cell {error.cell_index}: {error.ename}: {error.evalue}\n"
-            f"the notebook up to there is {failed}"
-        ) from None
+    with handing_on() as stopped:
+        try:
+            papermill.execute_notebook(
+                str(notebook), str(failed), values, cwd=str(notebook.parent), progress_bar=False,
+                extra_arguments=["--log-level=ERROR"],
+                kernel_name="python3", kernel_manager_class=Kernel,
+            )  # fmt: skip
+        except (papermill.PapermillExecutionError, DeadKernelError) as error:
+            if stopped.is_set():
+                why = getattr(error, "evalue", error)
+                raise KeyboardInterrupt(f"{notebook.name} was asked to stop: {why}") from None
+            raise RuntimeError(_told(notebook, error, failed)) from None
     os.replace(failed, output)
     return time.perf_counter() - began
+
+
+def _told(notebook: Path, error: Exception, failed: Path) -> str:
+    if isinstance(error, DeadKernelError):
+        return f"{notebook.name}: its kernel died, as it does when memory runs out ({error})"
+    return (
+        f"{notebook.name}, cell {error.cell_index}: {error.ename}: {error.evalue}\n"
+        f"the notebook up to there is {failed}"
+    )
 
 
 def strict(notebook: Path, parameters: dict[str, Any]) -> dict[str, Any]:

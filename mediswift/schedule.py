@@ -99,8 +99,8 @@ class Config:
             )
         if self.precision not in ("no", "bf16"):
             raise ValueError(f"precision is no or bf16; got {self.precision!r}")
-        if self.seed < 0:
-            raise ValueError(f"a seed is 0 or more; got {self.seed}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"a seed is 0 or more, and below 2^32; got {self.seed}")
         if self.warmup_steps > self.steps:
             raise ValueError(f"warmup_steps={self.warmup_steps} exceeds steps={self.steps}")
 

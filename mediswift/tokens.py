@@ -10,7 +10,6 @@ no row (counted).
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -25,9 +24,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
-from mediswift.records import write_json
+from mediswift.records import read_json, write_json
 
 ANSWERS = (" yes", " no", " maybe")
+INFO = {"tokens", "documents", "bytes", "dtype", "sha256"}
+"""What packed rows say of themselves."""
 END_OF_TEXT, PAD = "<|endoftext|>", "<|pad|>"  # ids 0 and 1, as `models` expects
 
 
@@ -143,7 +144,12 @@ def load_rows(folder: str | Path, context: int) -> Rows:
             f"packed rows are rows.json and tokens.bin, {folder} has no {' and '.join(missing)}; "
             "delete what is there, and make them with tokens.pack"
         )
-    info = json.loads((folder / "rows.json").read_text(encoding="utf-8"))
+    info = read_json(folder / "rows.json")
+    if not isinstance(info, dict) or not INFO <= info.keys():
+        raise ValueError(
+            f"{folder / 'rows.json'} must be an object of {', '.join(sorted(INFO))}, and is not; "
+            "delete the folder and pack again"
+        )
     with open(folder / "tokens.bin", "rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != info["sha256"]:

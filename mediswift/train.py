@@ -14,11 +14,9 @@ import hashlib
 import json
 import math
 import os
-import signal
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin
-from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -34,13 +31,15 @@ from mediswift import checkpoints, dynamic
 from mediswift.batches import Examples
 from mediswift.checkpoints import Progress
 from mediswift.density import values_by_factor
+from mediswift.engines import AUTO
+from mediswift.jobs import sole_job, stop_politely
 from mediswift.loss import mean_loss, summed_loss
 from mediswift.machine import join_processes, keep_memory, reset_peak_memory
 from mediswift.metrics import Log
 from mediswift.records import determining
 from mediswift.schedule import Config, indices_of, is_due, learning_rate
 from mediswift.sharding import rest, shard, whole
-from mediswift.sparse import AUTO, choose_engines, layers, masks_of
+from mediswift.sparse import choose_engines, layers, masks_of
 
 FOREIGN = [f"ACCELERATE_USE_{name}" for name in ("FSDP", "DEEPSPEED", "MEGATRON_LM")]
 
@@ -85,7 +84,7 @@ def fit(
         # an engine's index is buffers, equal everywhere: they need not be sent round at every step
         model.broadcast_buffers = False
     plain = accelerator.unwrap_model(model)
-    with _sole_job(accelerator, folder), _stop_politely() as asked:
+    with sole_job(folder, accelerator.is_main_process), stop_politely() as asked:
         with accelerator.main_process_first():  # what it sets aside is not there for the others
             progress = checkpoints.load(folder, plain, optimizer.optimizer, fingerprint)
         _choose_engines(accelerator, plain, examples, config)
@@ -109,6 +108,7 @@ def fit(
                 row["validation_loss"] = mean_loss(
                     model, validation, config.micro_batch, config.precision
                 )
+                _refuse_infinity(row["validation_loss"], progress.step, config)
                 rest(model)
             if done or is_due(progress.step, config.log_every) or "validation_loss" in row:
                 log.write(_timed(row, progress), config.steps)
@@ -117,7 +117,7 @@ def fit(
                 _save(accelerator, folder, plain, optimizer.optimizer, progress, sharded)
             if stop:  # at the last step too, or whoever trains a series would start the next run
                 raise KeyboardInterrupt(f"stopped after step {progress.step}; call again to go on")
-    return log.rows
+        return log.end(config.steps)
 
 
 def _save(
@@ -236,17 +236,21 @@ def _step(
         loss += share.detach()
     norm = float(whole(accelerator.clip_grad_norm_(model.parameters(), config.clip)))
     loss = accelerator.reduce(loss, "sum").item()
-    if not math.isfinite(loss + norm):
-        raise FloatingPointError(
-            f"step {step + 1} has loss {loss:g} and gradient norm {norm:g}: lower lr={config.lr:g} "
-            "or raise warmup_steps; the last checkpoint is untouched"
-        )
+    _refuse_infinity(loss + norm, step + 1, config)
     rate = learning_rate(step, config)
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("factor", 1.0)
     optimizer.step()
     optimizer.zero_grad()
     return {"loss": loss, "lr": rate, "gradient_norm": norm, "tokens": tokens}
+
+
+def _refuse_infinity(loss: float, step: int, config: Config) -> None:
+    if not math.isfinite(loss):
+        raise FloatingPointError(
+            f"step {step} has a loss or a gradient of {loss:g}: lower lr={config.lr:g} or raise "
+            "warmup_steps; the last checkpoint is untouched"
+        )
 
 
 def _timed(row: dict[str, Any], progress: Progress) -> dict[str, Any]:
@@ -264,34 +268,3 @@ def _fingerprint(config: Config, examples: int, mask_digest: str) -> str:
     chosen = determining(config, {"density_scaling": False, "moves": None})
     text = json.dumps([chosen, examples, mask_digest], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-@contextmanager
-def _sole_job(accelerator: Accelerator, folder: Path) -> Iterator[None]:
-    # Two jobs would each write over what the other one wrote; one process speaks for its job
-    if not accelerator.is_main_process:
-        yield
-        return
-    try:
-        with FileLock(folder / ".lock", blocking=False):
-            yield
-    except Timeout:
-        raise RuntimeError(
-            f"one job at a time trains in a folder, and another one trains in {folder}: wait for "
-            "it, or choose another folder"
-        ) from None
-
-
-@contextmanager
-def _stop_politely() -> Iterator[threading.Event]:
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop  # only the main thread may listen to signals
-        return
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {s: signal.signal(s, lambda *_: stop.set()) for s in signals}
-    try:
-        yield stop
-    finally:
-        for s, handler in before.items():
-            signal.signal(s, handler)

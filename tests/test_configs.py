@@ -34,8 +34,16 @@ def test_every_profile_is_a_loop(name):
         ({"moves": "set", "pattern": "16x16"}, "masks that move are unstructured, .*'16x16'"),
         ({"moves": "rigl", "sharded": True}, "in whole matrices; .*sharded=True"),
         ({"size": "huge"}, "a size is one of tiny, demo"),
-        ({"batch_tokens": 1_000}, "multiple of the context 512 .* batch_tokens=1000"),
-        ({"tokens": 512}, "at most tokens, got batch_tokens=1024 and tokens=512"),
+        ({"batch_tokens": 1_000}, "multiple of the context 512.* batch_tokens=1000"),
+        ({"tokens": 512}, "at most tokens, .* batch_tokens=1024 and tokens=512"),
+        ({"batch_tokens": 0}, "above 0 and at most tokens"),
+        ({"tokens": 10**40}, "those at most"),
+        ({"validations": -3}, "validations and validation_rows are 0 or more"),
+        ({"validation_rows": -5}, "validations and validation_rows are 0 or more"),
+        ({"warmup": 1.5}, "warmup is a fraction"),
+        ({"warmup": -0.001}, "warmup is a fraction"),
+        ({"seed": 2**63}, "below 2"),
+        ({"engine": "bogus"}, "an engine is one of auto, masked"),
     ],
 )
 def test_a_bad_choice_is_refused_before_the_corpus_is_read(change, message):

@@ -56,3 +56,25 @@ def test_a_silent_log_keeps_rows_and_leaves_the_file_alone(log, tmp_path, capsys
 def test_not_a_number_is_refused(log):
     with pytest.raises(ValueError, match="JSON"):
         log.write(row(4, validation_loss=float("nan")), steps=9)
+
+
+@pytest.mark.parametrize("line", ["5", "[]", '{"loss": 1}', '{"step": "x"}', "{", "[" * 9_999])
+def test_a_line_that_is_no_row_is_left_out(log, tmp_path, line):
+    with open(tmp_path / FILE, "a", encoding="utf-8") as file:
+        file.write(line + "\n")
+    assert Log(tmp_path, 3).rows == log.rows
+
+
+def test_bytes_that_are_no_text_are_left_out(log, tmp_path):
+    with open(tmp_path / FILE, "ab") as file:
+        file.write(b"\xff\xfe\n")
+    assert Log(tmp_path, 3).rows == log.rows
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2])
+def test_a_log_that_was_cut_gives_no_record(log, tmp_path, kept):
+    assert log.end(3) == log.rows
+    lines = (tmp_path / FILE).read_text().splitlines(keepends=True)
+    (tmp_path / FILE).write_text("".join(lines[:kept]))
+    with pytest.raises(ValueError, match=rf"is at step 3 .* ends at {kept}: it was cut"):
+        Log(tmp_path, 3).end(3)

@@ -50,7 +50,7 @@ def test_what_is_due_is_due_every_so_many_steps():
         ({"micro_batch": 0}, "1 <= micro_batch <= batch, got .* micro_batch=0, batch=4"),
         ({"warmup_steps": 9}, "warmup_steps=9 exceeds steps=8"),
         ({"precision": "fp16"}, "precision is no or bf16; got 'fp16'"),
-        ({"seed": -1}, "a seed is 0 or more; got -1"),
+        ({"seed": -1}, "a seed is 0 or more, and below 2\\^32; got -1"),
     ],
 )
 def test_contradicting_numbers_are_refused(change, message):

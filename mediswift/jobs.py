@@ -1,0 +1,52 @@
+"""A job in a run folder: the only one there, and one that ends when it is asked to.
+
+Decisions: the lock is the operating system's, so a killed job leaves none behind. Ctrl-C and
+SIGTERM, which a cluster sends before it takes a node away, set a flag; who works looks at it where
+stopping loses nothing.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+
+@contextmanager
+def sole_job(folder: Path, speaks: bool = True) -> Iterator[None]:
+    """Hold `folder` for one job; of its processes the one that `speaks` does.
+
+    Two jobs would each write over what the other one wrote. Raises RuntimeError when another one
+    has it.
+    """
+    if not speaks:
+        yield
+        return
+    try:
+        with FileLock(folder / ".lock", blocking=False):
+            yield
+    except Timeout:
+        raise RuntimeError(
+            f"one job at a time trains in a folder, and another one trains in {folder}: wait for "
+            "it, or choose another folder"
+        ) from None
+
+
+@contextmanager
+def stop_politely() -> Iterator[threading.Event]:
+    """Flag that Ctrl-C and SIGTERM set; only the main thread hears them."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {s: signal.signal(s, lambda *_: stop.set()) for s in signals}
+    try:
+        yield stop
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)
