@@ -42,7 +42,7 @@ rule notebook:
         print(f"{wildcards.job} ...", flush=True)
         job = JOBS[wildcards.job]
         kept = job.output  # in the project, so that a failed one comes back too
-        seconds = runner.run(job.notebook, params.values, kept)
+        runner.run_apart(job.notebook, params.values, kept)
         if kept.resolve() != Path(output[0]).resolve():
             shutil.copyfile(kept, output[0])  # the node's own copy, which goes into storage
-        print(f"{wildcards.job} took {seconds:.0f} s", flush=True)
+        print(f"{wildcards.job} took {runner.seconds_of(kept):.0f} s", flush=True)

@@ -68,6 +68,18 @@ def run(notebook: Path, parameters: dict[str, Any], output: Path) -> float:
         return _execute(notebook, values, output)
 
 
+def run_apart(notebook: Path, parameters: dict[str, Any], output: Path) -> None:
+    """Do what `run` does in a process of its own, whose main thread hears a cluster's SIGTERM.
+
+    Raises RuntimeError when it failed; it has said why.
+    """
+    words = [sys.executable, "-m", "mediswift", "run", str(notebook), "--output", str(output)]
+    for name, value in parameters.items():
+        words += ["-p", name, str(value)]
+    if code := subprocess.run(words, check=False, stdout=subprocess.DEVNULL).returncode:
+        raise RuntimeError(f"{notebook.name} ended with exit code {code}; it says why above")
+
+
 def _was_done(notebook: Path, values: dict[str, Any], output: Path, asked: float) -> bool:
     # Whether another process has executed the same since we asked for it, while we waited
     if not output.exists() or output.stat().st_mtime < asked:
