@@ -47,7 +47,7 @@ def load(address: str) -> Dataset:
     `jsonl:PATH` one JSON object a line, plain, .gz or .zst; `medline:PATH` NLM's XML, a file or a
     folder of baseline and updates (see `mirror`); `salvage:PATH` the same without what is damaged,
     which is printed; `hf:REPO[:CONFIG]` a dataset of the Hugging Face hub, or a local folder of
-    that form.
+    that form. What articles of MEDLINE lack is summed up and printed.
     What is unknown is "". `make_document` says which fields are read, and how.
 
     Raises ValueError for a wrong address and for a damaged or unfitting file, FileNotFoundError for

@@ -6,7 +6,9 @@ a large part of a new file is reference lists. Where the cut is not certain (com
 that is missing) the parser decides: a record ends at the first end tag that makes it well-formed.
 Refused: entities, DTDs, the network, `huge_tree`, records above `LARGEST`. Citations need none of
 them, and each is a known way for a file to attack its reader. Refused too, unless asked for:
-skipping over damage, because half a corpus that looks whole is worse than none.
+skipping over damage, because half a corpus that looks whole is worse than none. A record whose PMID
+is no number is damaged, since NLM's DTD asks for one and no version, deletion or exam would find
+the article again. What else is missing is noted, and the record kept.
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ _TOKEN = re.compile(
 _DOCTYPE = re.compile(  # possessive, so that no file can make it try twice
     rb"<!DOCTYPE[^\[>]*+(\[(?>\"[^\"]*+\"|'[^']*+'|<!--.*?-->|[^\]\"'])*+\]\s*+)?>", re.DOTALL
 )
+_GAPS = {"language": "no language", "title": "no title", "year": "no year"}
+_GAPS |= {"sections": "no abstract"}
 _HEAD = 1 << 16
 """Bytes within which a comment or a DOCTYPE between records must end."""
 _ENDS = 8
@@ -75,12 +79,14 @@ def read(
 ) -> Iterator[dict[str, Any]]:
     """Citations and deletions of one open binary file, in its order, gzipped or not.
 
-    A citation is what `parse` makes of it, by default `citations.read`; it is given the
-    `<MedlineCitation>`, or the whole `<PubmedArticle>` if `whole`. A deletion has the same fields,
-    all empty but `pmid`, `version` and `deleted`, which is True. Books are counted, not read.
+    A citation is what `parse` makes of it, by default `citations.read`, whose fields it must have;
+    it is given the `<MedlineCitation>`, or the whole `<PubmedArticle>` if `whole`. A deletion has
+    them too, all empty but `pmid`, `version` and `deleted`, which is True. Books are counted, not
+    read. A `pmid` is made of digits, always.
 
     Without a `report`, raises ValueError for damage, after all that is readable was handed out.
-    With one, the damage is written into it, and nothing is raised. `name` is for both.
+    With one, the damage is written into it, and nothing is raised; and so is what a citation lacks
+    of language, title, year and abstract. `name` is for both.
 
     >>> import io
     >>> xml = b"<Set><DeleteCitation><PMID>5</PMID></DeleteCitation></Set>"
@@ -187,9 +193,9 @@ class _Reader:
             element = self.build(piece, kind, _is_plain(piece))
         except etree.XMLSyntaxError as error:
             piece, element = self.recover(piece, kind, error)
-        window.place += len(piece)
         if element is not None:
             yield from self.make_rows(kind, element)
+        window.place += len(piece)
 
     def build(self, piece: bytes, kind: bytes, is_plain: bool) -> etree._Element:
         """The parsed record, or as much of it as is wanted; raises XMLSyntaxError."""
@@ -239,12 +245,32 @@ class _Reader:
 
     def make_rows(self, kind: bytes, element: etree._Element) -> Iterator[dict[str, Any]]:
         """One citation, or one row a deletion; books are only counted."""
-        if kind == b"PubmedArticle":
-            self.report.citations += 1
-            yield self.parse(element)
-        elif kind == b"PubmedBookArticle":
+        if kind == b"PubmedBookArticle":
             self.report.books += 1
+        elif kind == b"PubmedArticle":
+            row = self.parse(element)
+            if self.has_number(row):
+                self.report.citations += 1
+                self.note_gaps(row)
+                yield row
         else:
             for node in element.iter("PMID"):
-                self.report.deletions += 1
-                yield citations.blank() | citations.read_pmid(node) | {"deleted": True}
+                row = citations.blank() | citations.read_pmid(node) | {"deleted": True}
+                if self.has_number(row):
+                    self.report.deletions += 1
+                    yield row
+
+    def has_number(self, row: dict[str, Any]) -> bool:
+        """Whether its PMID is a number; if not, that is damage."""
+        pmid = row["pmid"]
+        is_number = pmid.isascii() and pmid.isdigit()
+        if not is_number:
+            self.note(f"its PMID must be a number; got {pmid[:30]!r}")
+        return is_number
+
+    def note_gaps(self, row: dict[str, Any]) -> None:
+        """Report what the record that starts here lacks."""
+        for field, what in _GAPS.items():
+            if not row[field]:
+                place = self.name, self.window.offset, self.record
+                self.report.note_gap(*place, row["pmid"], what)

@@ -40,7 +40,7 @@ from mediswift.documents import make_document
 if TYPE_CHECKING:
     from datasets import Dataset
 
-SCHEMA = 1
+SCHEMA = 2
 """Raise it whenever reading or cleaning changes, so that older Parquet files are not used again."""
 BATCH = 1_000
 PMIDS = 1 << 27
@@ -63,7 +63,8 @@ def load(
 
     Columns: `pmid, title, abstract, year, source`, as `corpus.load` gives them, and `version`,
     `language`, `copyright`, `mesh` (a list of headings with `ui`, `name`, `major`, `qualifiers`).
-    Only articles in `language` are given; "" takes all.
+    Only articles in `language` are given, and those that name none; "" takes all. What articles
+    lack of language, title, year and abstract is summed up and printed, with the first places.
 
     Raises FileNotFoundError if nothing is there; ValueError, with a table, if anything is damaged.
     With `salvage` the table is printed instead, and the rest is given.
@@ -77,11 +78,7 @@ def load(
     folder = places.cache_dir() / "medline"
     with records.alone(folder):
         read = _read_all(files, folder, processes)
-        report = damage.total(map(_report, read))
-        if not salvage:
-            report.refuse()
-        elif report.damaged:
-            print(report, file=sys.stderr)
+        _tell(damage.total(map(_report, read)), salvage)
         target = folder / f"{places.cache_key([file.name for file in read] + [language])}.arrow"
         if not target.exists():
             _resolve(read, language, target)
@@ -173,6 +170,16 @@ def _report(target: Path) -> Report:
     return damage.from_dict(json.loads(pq.read_metadata(target).metadata[b"report"]))
 
 
+def _tell(report: Report, salvage: bool) -> None:
+    """Raise ValueError for damage, or print it; print what is missing."""
+    if not salvage:
+        report.refuse()
+    elif report.damaged:
+        print(report, file=sys.stderr)
+    if report.missing:
+        print(report.tell_gaps(), file=sys.stderr)
+
+
 def _resolve(read: list[Path], language: str, target: Path) -> None:
     """Write the articles that are alive into one Arrow file."""
     alive, highest = find_alive(_keys(file) for file in reversed(read))
@@ -191,7 +198,7 @@ def find_alive(
     """Masks of the rows that no later row replaces or deletes, a file each, as the files came; and
     the highest living version of each PMID that has one above the first.
 
-    A file is three lists: PMID, version, whether the row is a deletion. Rows without a PMID live.
+    A file is three lists: PMID, all digits; version; whether the row is a deletion.
 
     >>> find_alive(iter([(["7"], [1], [True]), (["7", "8", "8"], [1, 1, 2], [False] * 3)]))
     ([array([False]), array([False,  True,  True])], {'8': 2})
@@ -202,11 +209,11 @@ def find_alive(
         mask = np.zeros(len(pmids), bool)
         for row in range(len(pmids) - 1, -1, -1):
             pmid, version = pmids[row], versions[row]
-            number = int(pmid) if version == 1 and pmid.isdecimal() and len(pmid) < 10 else PMIDS
+            number = int(pmid) if version == 1 and len(pmid) < 10 else PMIDS
             if number < PMIDS:
                 is_old, seen[number] = seen[number], 1
             else:
-                is_old = bool(pmid) and (pmid, version) in others
+                is_old = (pmid, version) in others
                 others.add((pmid, version))
             mask[row] = not is_old and not deleted[row]
             if mask[row] and version > 1:
@@ -223,12 +230,12 @@ def _keys(file: Path) -> tuple[list, list, list]:
 def _select(
     file: Path, mask: np.ndarray, highest: dict[str, int], language: str
 ) -> Iterator[pa.RecordBatch]:
-    """Living rows of one file, in the language, without the versions that a higher one follows."""
+    """Living rows of one file, in the language or one unknown, that no higher version follows."""
     followed, start = pa.array(highest, pa.string()), 0
     for batch in pq.ParquetFile(file).iter_batches(BATCH):
-        keep = mask[start : start + len(batch)] & np.asarray(
-            pc.match_substring(batch["language"], language)
-        )
+        spoken = batch["language"]
+        fits = pc.or_(pc.match_substring(spoken, language), pc.equal(spoken, ""))
+        keep = mask[start : start + len(batch)] & np.asarray(fits)
         for row in np.flatnonzero(pc.is_in(batch["pmid"], followed)):
             keep[row] &= batch["version"][row].as_py() == highest[batch["pmid"][row].as_py()]
         start += len(batch)

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from test_medline import CUT, article, document
 
-from mediswift import corpus, medline, mirror
+from mediswift import corpus, damage, medline, mirror
 
 
 @pytest.fixture(autouse=True)
@@ -82,13 +82,48 @@ def test_a_foreign_version_replaces_an_english_one(tmp_path):
     assert titles(tmp_path / "m", language="") == ["à"]
 
 
-def test_records_without_a_pmid_live_and_large_pmids_are_known(tmp_path):
+def test_large_pmids_are_known(tmp_path):
     large = str(mirror.PMIDS)
-    make(tmp_path / "m", [titled("", "x"), titled("", "y"), titled(large, "a")], [deleted(large)])
-    assert titles(tmp_path / "m") == ["x", "y"]
+    make(tmp_path / "m", [titled("1", "x"), titled(large, "a")], [deleted(large)])
+    assert titles(tmp_path / "m") == ["x"]
     huge = "9" * 15
-    make(tmp_path / "n", [titled(huge, "a"), titled("S1", "s")], [titled(huge, "b")])
+    make(tmp_path / "n", [titled(huge, "a"), titled("1", "s")], [titled(huge, "b")])
     assert titles(tmp_path / "n") == ["s", "b"]
+
+
+@pytest.mark.parametrize("pmid", ["", "abc"])
+def test_a_record_without_a_number_is_damaged(tmp_path, capsys, pmid):
+    make(tmp_path / "m", [titled("1", "a"), titled(pmid, "b")])
+    with pytest.raises(ValueError, match=f"(?s)1 damaged.*n0001.*  2  .*number; got '{pmid}'"):
+        mirror.load(tmp_path / "m")
+    assert titles(tmp_path / "m", salvage=True) == ["a"]
+    assert f"must be a number; got '{pmid}'" in capsys.readouterr().err
+
+
+def test_an_unknown_language_is_not_foreign_and_is_told(tmp_path, capsys):
+    silent = titled("7", "silent").replace("<Language>eng</Language>", "")
+    make(tmp_path / "m", [titled("5", "à", language="fre"), silent], [titled("8", "a")])
+    for _ in range(2):  # read anew, and out of the cache
+        rows = corpus.load(f"medline:{tmp_path / 'm'}")
+        assert rows["pmid"][:] == ["7", "8"]
+        told = capsys.readouterr().err
+        assert "3 citations, of which 1 has no language; none is left out" in told
+        row = next(line for line in told.splitlines() if line.startswith("pubmed26n0001.xml.gz"))
+        assert row.split()[2:] == ["2", "7", "no", "language"]
+    assert titles(tmp_path / "m", language="fre") == ["à", "silent"]
+    make(tmp_path / "m", [deleted("7")], start=2)
+    assert titles(tmp_path / "m") == []
+
+
+def test_untitled_articles_are_kept_and_summed_up(tmp_path, capsys):
+    make(tmp_path / "m", [titled(str(n), "") for n in range(1, 61)], [titled("99", "")])
+    assert titles(tmp_path / "m") == [""] * 61
+    told = capsys.readouterr().err
+    assert "61 have no title" in told and "... and 51 more" in told
+    assert sum("no title" in line for line in told.splitlines()) == damage.SHOWN + 1
+    make(tmp_path / "n", [titled("1", "a")])
+    mirror.load(tmp_path / "n")
+    assert "no title" not in capsys.readouterr().err
 
 
 def test_the_order_of_files():
