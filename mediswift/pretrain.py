@@ -75,6 +75,7 @@ def find(config: PretrainConfig, runs: str | Path = "runs") -> list[Record]:
 def _train(config: PretrainConfig, ingredients: Materials, folder: Path) -> None:
     process = machine.join_processes()
     process.print(f"{folder.name}: {config.steps:,} steps on {ingredients.train}")
+    process.print(f"processes: {process.num_processes}")  # what a launcher was asked for may differ
     model = make_model(config)
     if config.recompute:
         model.activation_checkpointing_enable()

@@ -147,6 +147,23 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
+def halve(path: Path) -> None:
+    """Let a checkpoint claim to be the first of two parts."""
+    path.rename(path.with_name(path.name.replace("1of1", "1of2")))
+
+
+def tokenizer(folder: Path) -> Path:
+    """The tokenizer that packed the rows."""
+    (path,) = folder.glob("corpus-*/tokenizer/tokenizer.json")
+    return path
+
+
+def scribble(folder: Path) -> None:
+    """Put bytes that are no text in front of the log."""
+    (path,) = folder.glob("pretrain-*/metrics.jsonl")
+    path.write_bytes(b"\xff\xfe5\n" + path.read_bytes())
+
+
 def both(folder: Path) -> None:
     """Flip a bit of both checkpoints."""
     flip(newest(folder))
@@ -171,11 +188,17 @@ TABLE = [
     Fault("disk full", "a file system (tmpfs) with room for half a checkpoint"),
     Fault("truncated checkpoint", "the newest cut in half", lambda f: cut(newest(f)), goes_on=True),
     Fault("flipped checkpoint", "a bit of the newest", lambda f: flip(newest(f)), goes_on=True),
+    Fault("a part is missing", "the newest is 1 of 2", lambda f: halve(newest(f)), goes_on=True),
     Fault("both checkpoints flipped", "a bit of each", both, mend=start_again),
     Fault(
         "corrupted rows", "a bit of tokens.bin", lambda f: flip(rows(f)),
         mend=lambda f: shutil.rmtree(rows(f).parent.parent),
     ),
+    Fault(
+        "corrupted tokenizer", "tokenizer.json cut in half", lambda f: cut(tokenizer(f)),
+        mend=lambda f: shutil.rmtree(tokenizer(f).parent.parent),
+    ),
+    Fault("damaged log", "bytes that are no text in metrics.jsonl", scribble, goes_on=True),
     Fault(
         "vanished rows", "tokens.bin deleted", lambda f: rows(f).unlink(),
         mend=lambda f: shutil.rmtree(next(f.glob("corpus-*"))),

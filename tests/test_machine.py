@@ -55,6 +55,17 @@ else:
 """
 
 
+def test_what_is_there_is_read_without_the_right_to_write(tmp_path, monkeypatch):
+    def forbidden(folder):
+        raise PermissionError(folder)
+
+    records.write(RECORD, tmp_path / "x")
+    monkeypatch.setattr(records, "alone", forbidden)
+    assert machine.once(tmp_path / "x", lambda: None) == RECORD
+    with pytest.raises(PermissionError):
+        machine.once(tmp_path / "y", lambda: None)
+
+
 def test_a_second_call_makes_nothing(tmp_path):
     folder, calls = tmp_path / "x", []
 
