@@ -91,9 +91,10 @@ class PretrainConfig:
             object.__setattr__(self, "moves_every", LATER["moves_every"])
             object.__setattr__(self, "moves_fraction", LATER["moves_fraction"])
         context = models.shape(self.size).context
-        if self.batch_tokens % context or not 0 < self.batch_tokens <= self.tokens <= MOST:
+        whole = self.batch_tokens > 0 and self.batch_tokens % context == 0
+        if not whole or not self.batch_tokens <= self.tokens <= MOST:
             raise ValueError(
-                f"batch_tokens is a multiple of the context {context}, above 0 and at most tokens, "
+                f"batch_tokens is a positive multiple of the context {context} and at most tokens, "
                 f"those at most {MOST}; got batch_tokens={self.batch_tokens} and "
                 f"tokens={self.tokens}"
             )

@@ -1,9 +1,9 @@
 """Ways to compute a linear layer from its kept weights: `masked`, `native`, `bmm`, `triton`, `2:4`.
 
-Decisions: an engine is three functions over plain tensors: whether it can, the index that it needs
-(made once from the mask), and the product with its gradients. `masked` is the reference: it makes
-the dense matrix and multiplies, on any device. All engines read the same kept weights in the same
-layout, so a model may change its engine at any time.
+Decisions: an engine is three functions over plain tensors: whether it can (here, or on a machine
+that is only planned), the index that it needs (made once from the mask), and the product with its
+gradients. `masked` is the reference: it makes the dense matrix and multiplies, on any device. All
+engines read the same kept weights in the same layout, so a model may change its engine at any time.
 """
 
 from __future__ import annotations
@@ -17,14 +17,23 @@ from mediswift.layouts import LINE, Layout
 
 SIDES = (128, 64)
 """Sides of blocks that are worth a GPU's while, the larger first."""
+NO_TRITON = "triton needs a GPU and the extra 'gpu'"
 
 
-class Masked:
-    """The dense product: kept weights are put where they belong, zeros elsewhere."""
+class Engine:
+    """What all engines have in common: they compute whatever does not make them unfit."""
+
+    def unfit(self, matrix: Layout, device: str, dtype: torch.dtype) -> str:
+        """Why it computes this on no such device; "" when it can, where it is installed."""
+        return ""
 
     def refuses(self, matrix: Layout, device: str, dtype: torch.dtype) -> str:
-        """Why this engine cannot; "" when it can."""
-        return ""
+        """Why this engine cannot, on this machine; "" when it can."""
+        return self.unfit(matrix, device, dtype)
+
+
+class Masked(Engine):
+    """The dense product: kept weights are put where they belong, zeros elsewhere."""
 
     def index(self, matrix: Layout) -> list[Tensor]:
         """Tensors that `product` needs, made once."""
@@ -38,14 +47,17 @@ class Masked:
         return linear(x, dense(values, index[0], outputs, x.shape[1]), bias)
 
 
-class Native:
+class Native(Engine):
     """Our kernels on the CPU, for any pattern."""
 
+    def unfit(self, matrix: Layout, device: str, dtype: torch.dtype) -> str:
+        """Why it computes this on no such device; "" when it can, where it is installed."""
+        fits = device == "cpu" and dtype in native.TYPES
+        return "" if fits else f"native computes float32 on a CPU, not {dtype} on {device}"
+
     def refuses(self, matrix: Layout, device: str, dtype: torch.dtype) -> str:
-        """Why this engine cannot; "" when it can."""
-        if device != "cpu" or dtype not in native.TYPES:
-            return f"native computes float32 on a CPU, not {dtype} on {device}"
-        return native.why_not()
+        """Why this engine cannot, on this machine; "" when it can."""
+        return self.unfit(matrix, device, dtype) or native.why_not()
 
     def index(self, matrix: Layout) -> list[Tensor]:
         """Tensors that `product` needs, made once."""
@@ -58,11 +70,11 @@ class Native:
         return products.linear(x, values, bias, index, outputs)
 
 
-class Bmm:
+class Bmm(Engine):
     """Block-diagonal matrices as a stack of small dense ones: `torch.bmm`, on any device."""
 
-    def refuses(self, matrix: Layout, device: str, dtype: torch.dtype) -> str:
-        """Why this engine cannot; "" when it can."""
+    def unfit(self, matrix: Layout, device: str, dtype: torch.dtype) -> str:
+        """Why it computes this on no such device; "" when it can, where it is installed."""
         return "" if _stack(matrix) else "bmm needs pattern='diagonal:GROUPS' in whole runs of 16"
 
     def index(self, matrix: Layout) -> list[Tensor]:
@@ -84,16 +96,21 @@ class Bmm:
         return y if bias is None else y + bias.to(y.dtype)
 
 
-class Triton:
+class Triton(Engine):
     """Whole blocks on a GPU, half precision: the kernels of `blocks`."""
 
-    def refuses(self, matrix: Layout, device: str, dtype: torch.dtype) -> str:
-        """Why this engine cannot; "" when it can."""
-        if not blocks.available() or (device != "cuda" and torch.cuda.is_available()):
-            return "triton needs a GPU and the extra 'gpu'"
+    def unfit(self, matrix: Layout, device: str, dtype: torch.dtype) -> str:
+        """Why it computes this on no such device; "" when it can, where it is installed."""
+        interpreted = blocks.available() and not torch.cuda.is_available()
+        if device != "cuda" and not interpreted:
+            return NO_TRITON
         if dtype not in blocks.TILES:
             return f"triton computes float32 or half precision, not {dtype}"
         return "" if _side(matrix) else f"triton needs whole blocks of {SIDES} weights a side"
+
+    def refuses(self, matrix: Layout, device: str, dtype: torch.dtype) -> str:
+        """Why this engine cannot, on this machine; "" when it can."""
+        return self.unfit(matrix, device, dtype) if blocks.available() else NO_TRITON
 
     def index(self, matrix: Layout) -> list[Tensor]:
         """Tensors that `product` needs, made once: the schedule, and where each weight lies."""
@@ -116,11 +133,11 @@ class Triton:
         return y if bias is None else y + bias.to(y.dtype)
 
 
-class TwoFour:
+class TwoFour(Engine):
     """2:4 on a GPU's sparse tensor cores: the forward product alone, gradients are dense."""
 
-    def refuses(self, matrix: Layout, device: str, dtype: torch.dtype) -> str:
-        """Why this engine cannot; "" when it can."""
+    def unfit(self, matrix: Layout, device: str, dtype: torch.dtype) -> str:
+        """Why it computes this on no such device; "" when it can, where it is installed."""
         if device != "cuda" or dtype not in (torch.bfloat16, torch.float16):
             return f"2:4 needs half precision on a GPU, not {dtype} on {device}"
         outputs, inputs = matrix.mask.shape

@@ -6,12 +6,13 @@ bench record of the same device or be given: without either there are no hours, 
 guessed share of a datasheet's peak. A sparse run is only as much faster as that record says, 1.0
 times without one, whatever its FLOPs. Energy is at the board's power limit: an upper end.
 Parameters, gradients and Adam's two moments are float32, as `train` has them; optimizer states of
-removed weights do not exist. Memory that a device's own libraries take is not in it.
+removed weights do not exist. Memory that a device's own libraries take is not in it. Whatever was
+assumed is said.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,94 +20,40 @@ from typing import Any
 from mediswift import flops, models, records
 from mediswift.engines import ENGINES
 from mediswift.flops import Shape
-from mediswift.layouts import layout
+from mediswift.linear import AUTO
 from mediswift.loss import CHUNK
-from mediswift.masks import make_mask
 from mediswift.patterns import count, parse
-from mediswift.typed import settle
+from mediswift.planned import CARDS, PlanConfig, probe
 
-
-@dataclass(frozen=True)
-class Card:
-    """A device that a run is planned for. Source: its vendor's datasheet."""
-
-    memory: float
-    """Bytes."""
-    watts: float
-    """Power limit of the board."""
-
-
-CARDS = {
-    "h200": Card(141e9, 700),  # NVIDIA H200 Tensor Core GPU, SXM
-    "h100": Card(80e9, 700),  # NVIDIA H100 Tensor Core GPU, SXM5
-    "a100": Card(80e9, 400),  # NVIDIA A100 80GB, SXM4
-}
 FLOAT, HALF = 4, 2
 SAVED = {"no": 64, "bf16": 40}
 """Bytes that a layer keeps for its backward pass, by token and unit of width; tests count them."""
 DEALT = {"no": 12, "bf16": 2}
 """The same that `bmm` adds, which keeps inputs that it has dealt to its groups."""
-PROBE = (512, 512)
-"""Shape of the matrix whose index is measured."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanConfig:
-    """The run, and what it is to run on."""
-
-    size: str
-    tokens: float
-    sparsity: float = 0.75
-    pattern: str = "unstructured"
-    engine: str = "masked"
-    device: str = "h200"
-    """A name in `CARDS`, or cpu."""
-    gpus: int = 1
-    sharded: bool = False
-    """FSDP2: parameters, gradients and moments divided among the devices."""
-    recompute: bool = False
-    """Keep what enters a block alone, and compute the rest again for the backward pass."""
-    precision: str = "bf16"
-    batch_tokens: int = 524_288
-    micro_batch: int = 0
-    """Rows of a forward pass; 0 = the most that fit, a power of two."""
-    gflops: float = 0.0
-    """Measured GFLOP/s of a dense training step on one device; 0 = out of a bench record."""
-    speedup: float = 0.0
-    """Measured speed-up of the sparse step; 0 = out of the same record, else 1."""
-
-    def __post_init__(self) -> None:
-        """Refuse what there is no plan for."""
-        settle(self)
-        if self.device != "cpu" and self.device not in CARDS:
-            raise ValueError(f"a device is cpu or one of {', '.join(CARDS)}; got {self.device!r}")
-        if self.precision not in SAVED:
-            raise ValueError(f"precision is one of {', '.join(SAVED)}; got {self.precision!r}")
-        if self.engine not in ENGINES:
-            raise ValueError(f"an engine is one of {', '.join(ENGINES)}; got {self.engine!r}")
-        if self.tokens < 1 or self.gpus < 1:
-            raise ValueError(f"tokens and gpus are 1 or more; got {self.tokens} and {self.gpus}")
-        flops.check_sparsity(self.sparsity)
-        if self.sparsity:
-            parse(self.pattern).check(self.sparsity)
 
 
 def plan(config: PlanConfig, results: str | Path = "results") -> dict[str, Any]:
     """What it needs: `parameters`, `memory_bytes` of one device, `flops`, `time`, `disk_bytes`.
 
-    `time` holds hours, energy and where the rate is from, or `missing`, what to do to know it.
+    `assumed` says what was planned otherwise than given, `fits` whether the card holds that memory
+    (None for a CPU, whose memory is not known here). `time` holds hours, energy and where the rate
+    is from, or `missing`, what to do to know it.
 
     >>> needed = plan(PlanConfig(size="xl", tokens=1e9, gflops=300_000))
     >>> round(needed["flops"]["reduction"], 2), needed["parameters"]["removed"] > 9e8
     (2.53, True)
     """
     shape = models.shape(config.size)
-    counts, rows = parameters(config, shape), config.micro_batch or largest(config, shape)
-    total = flops.training(shape, config.tokens, config.sparsity)
+    counts = parameters(config, shape)
+    rows = min(config.micro_batch, config.most) or largest(config, shape)
+    held = memory(config, shape, max(1, rows))
+    card, total = CARDS.get(config.device), flops.training(shape, config.tokens, config.sparsity)
     return {
         "config": asdict(config) | {"micro_batch": rows},
+        "assumed": _assumed(config),
         "parameters": counts,
-        "memory_bytes": memory(config, shape, max(1, rows)),
+        "memory_bytes": held,
+        "fits": held["total"] <= card.memory if card else None,
         "flops": asdict(total)
         | {"total": total.total, "reduction": flops.reduction(shape, config.sparsity)},
         "time": time(config, shape, Path(results)),
@@ -119,12 +66,16 @@ def told(needed: dict[str, Any]) -> str:
     config, hours = needed["config"], needed["time"]
     lines = [f"{config['size']}, {config['sparsity']:.0%} removed ({config['pattern']}), "]
     lines[0] += f"{config['tokens']:.4g} tokens on {config['gpus']} x {config['device']}"
+    lines += needed["assumed"]
     lines += [f"{name:<24}{n / 1e6:14,.1f} million" for name, n in needed["parameters"].items()]
     rows = config["micro_batch"]
     lines.append(f"memory of one device, micro-batches of {rows} rows")
     lines += [f"  {name:<22}{n / 1e9:14,.1f} GB" for name, n in needed["memory_bytes"].items()]
     if not rows:
         lines.append("  not even one row fits: shard it, or take more or larger devices")
+    elif needed["fits"] is False:
+        room = f"the {CARDS[config['device']].memory / 1e9:,.0f} GB of one {config['device']}"
+        lines.append(f"  does not fit into {room}: take fewer rows (0 = the most that fit)")
     lines.append("theoretical training FLOPs")
     terms = {k: v for k, v in needed["flops"].items() if k != "reduction"}
     lines += [f"  {name:<22}{n:14.3e}" for name, n in terms.items()]
@@ -176,10 +127,9 @@ def largest(config: PlanConfig, shape: Shape) -> int:
     if config.device == "cpu":
         return 1
     room, rows = CARDS[config.device].memory, 1
-    most = max(1, int(config.batch_tokens // shape.context // config.gpus))
     if memory(config, shape, 1)["total"] > room:
         return 0
-    while 2 * rows <= most and memory(config, shape, 2 * rows)["total"] <= room:
+    while 2 * rows <= config.most and memory(config, shape, 2 * rows)["total"] <= room:
         rows *= 2
     return rows
 
@@ -225,7 +175,7 @@ def _exchanged(config: PlanConfig, shape: Shape, trained: int) -> float:
 
 def _activations(config: PlanConfig, shape: Shape, tokens: int) -> float:
     # Kept by every layer; then the last norm's input and output, and the embedding's
-    each = SAVED[config.precision] + (DEALT[config.precision] if config.engine == "bmm" else 0)
+    each = SAVED[config.precision] + (DEALT[config.precision] if config.computed == "bmm" else 0)
     attention = FLOAT * shape.n_head  # one sum of exponentials a head
     layer = tokens * (each * shape.n_embd + attention) + _copies(config, shape)
     entering = FLOAT * tokens * shape.n_embd
@@ -239,7 +189,7 @@ def _copies(config: PlanConfig, shape: Shape) -> float:
     own = full * (1 - config.sparsity)
     if not config.sparsity:
         return full * HALF * half
-    each = {"native": 0.0, "bmm": own, "triton": own}.get(config.engine, full)
+    each = {"native": 0.0, "bmm": own, "triton": own}.get(config.computed, full)
     return each * (HALF if half else FLOAT)
 
 
@@ -247,15 +197,25 @@ def _index_bytes(config: PlanConfig, shape: Shape) -> float:
     if not config.sparsity:
         return 0.0
     weights = 12 * shape.n_layer * shape.n_embd**2 * (1 - config.sparsity)
-    return weights * _bytes_a_weight(config.engine, config.pattern, config.sparsity)
+    each = _bytes_a_weight(config.computed, shape.n_embd, config.sparsity, config.pattern)
+    return weights * each
 
 
 @cache
-def _bytes_a_weight(engine: str, pattern: str, sparsity: float) -> float:
+def _bytes_a_weight(engine: str, width: int, sparsity: float, pattern: str) -> float:
     """Bytes of an engine's index by kept weight, measured on a matrix that has the pattern."""
-    matrix = layout(make_mask(PROBE, sparsity, pattern, seed=0, name="probe"))
+    matrix = probe(width, sparsity, pattern)
     index = ENGINES[engine].index(matrix)
-    return sum(tensor.nbytes for tensor in index) / int(matrix.mask.sum())
+    return sum(tensor.nbytes for tensor in index) / max(1, int(matrix.mask.sum()))
+
+
+def _assumed(config: PlanConfig) -> list[str]:
+    said = []
+    if config.engine == AUTO and config.sparsity:
+        said.append("engine auto planned as masked: training measures, and may choose another")
+    if config.micro_batch > config.most:
+        said.append(f"micro-batches of {config.most} rows: a device has no more of a batch")
+    return said
 
 
 def _measured(config: PlanConfig, results: Path) -> tuple[float, float, str] | None:

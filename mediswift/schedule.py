@@ -105,6 +105,24 @@ class Config:
             raise ValueError(f"warmup_steps={self.warmup_steps} exceeds steps={self.steps}")
 
 
+def check_machine(config: Config, device: str, processes: int) -> None:
+    """Raise ValueError unless `processes` processes, each on a `device` (cpu, cuda), can train so.
+
+    A CPU has no bf16, tens of times slower there than no mixed precision, and every process needs
+    an example of each batch.
+    """
+    if device == "cpu" and config.precision != "no":
+        raise ValueError(
+            f"mixed precision needs a GPU, got precision={config.precision!r} on a CPU, where it "
+            "is far slower; use precision='no', or a machine with a GPU"
+        )
+    if processes > config.batch:
+        raise ValueError(
+            f"every process needs an example of each step, got {processes} processes for a batch "
+            f"of {config.batch}; raise the batch, or start fewer"
+        )
+
+
 def learning_rate(step: int, config: Config) -> float:
     """Rate of step `step` (from 0): linear warm-up, then a cosine down to `final_lr` of the peak.
 

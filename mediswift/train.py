@@ -37,7 +37,7 @@ from mediswift.loss import mean_loss, summed_loss
 from mediswift.machine import join_processes, keep_memory, reset_peak_memory
 from mediswift.metrics import Log
 from mediswift.records import determining
-from mediswift.schedule import Config, indices_of, is_due, learning_rate
+from mediswift.schedule import Config, check_machine, indices_of, is_due, learning_rate
 from mediswift.sharding import rest, shard, whole
 from mediswift.sparse import choose_engines, layers, masks_of
 
@@ -138,8 +138,7 @@ def _save(
 def make_accelerator(config: Config) -> Accelerator:
     """Return Accelerate's hold on device and processes.
 
-    Raises ValueError when there are more processes than examples in a batch, for bf16 on a CPU,
-    where it is tens of times slower than no mixed precision, and for an engine of `accelerate
+    Raises ValueError for what `schedule.check_machine` refuses, and for an engine of `accelerate
     launch` that would train another way.
     """
     process = join_processes()
@@ -148,16 +147,7 @@ def make_accelerator(config: Config) -> Accelerator:
             "what `accelerate launch` starts is plain processes, with no engine of its own, got "
             f"{asked[0]}=true; leave it out, and let the configuration say sharded: true"
         )
-    if process.device.type == "cpu" and config.precision != "no":
-        raise ValueError(
-            f"mixed precision needs a GPU, got precision={config.precision!r} on a CPU, where it "
-            "is far slower; use precision='no', or a machine with a GPU"
-        )
-    if process.num_processes > config.batch:
-        raise ValueError(
-            f"every process needs an example of each step, got {process.num_processes} "
-            f"processes for a batch of {config.batch}; raise the batch, or start fewer"
-        )
+    check_machine(config, process.device.type, process.num_processes)
     # precision and micro-batches are the run's own, whatever `accelerate launch` says
     return Accelerator(
         cpu=process.device.type == "cpu",

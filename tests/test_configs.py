@@ -36,7 +36,7 @@ def test_every_profile_is_a_loop(name):
         ({"size": "huge"}, "a size is one of tiny, demo"),
         ({"batch_tokens": 1_000}, "multiple of the context 512.* batch_tokens=1000"),
         ({"tokens": 512}, "at most tokens, .* batch_tokens=1024 and tokens=512"),
-        ({"batch_tokens": 0}, "above 0 and at most tokens"),
+        ({"batch_tokens": 0}, "a positive multiple of the context 512.* batch_tokens=0"),
         ({"tokens": 10**40}, "those at most"),
         ({"validations": -3}, "validations and validation_rows are 0 or more"),
         ({"validation_rows": -5}, "validations and validation_rows are 0 or more"),

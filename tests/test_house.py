@@ -24,7 +24,7 @@ FLOORS = [
     "agreement decoding loss masks mirror products prompts report selection sheet statements",
     "corpus engines evidence polarity reading",
     "artificial choice configs materials",
-    "forecast linear",
+    "forecast linear planned",
     "sparse",
     "density dynamic",
     "checkpoints",

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mediswift.schedule import Config, indices_of, is_due, learning_rate
+from mediswift.schedule import Config, check_machine, indices_of, is_due, learning_rate
 
 # 10 examples in batches of 4: epochs end inside a batch
 CONFIG = Config(steps=8, batch=4, micro_batch=4, lr=1e-2, warmup_steps=2)
@@ -56,3 +56,14 @@ def test_what_is_due_is_due_every_so_many_steps():
 def test_contradicting_numbers_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         replace(CONFIG, **change)
+
+
+def test_a_machine_that_cannot_train_so_is_refused():
+    for device, processes in (("cpu", 4), ("cuda", 1)):
+        check_machine(CONFIG, device, processes)
+    half = replace(CONFIG, precision="bf16")
+    check_machine(half, "cuda", 4)
+    with pytest.raises(ValueError, match="got precision='bf16' on a CPU, .*; use precision='no'"):
+        check_machine(half, "cpu", 1)
+    with pytest.raises(ValueError, match="5 processes for a batch of 4; raise the batch"):
+        check_machine(CONFIG, "cuda", 5)
