@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -40,6 +41,8 @@ QUIET = {
 }
 """Executed pages are static: a progress bar would be a dead widget there. The loop prints plain
 lines."""
+LONGEST = 255
+"""Bytes of a file's name, at most, on most file systems."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,8 @@ def jobs(study: Path, root: Path = ROOT) -> list[Job]:
 
     Notebooks are `root/notebooks`, outputs `root/runs/notebooks/<study>`. `$NAME` in a parameter
     is replaced from the environment. Raises ValueError for an unknown key, a parameter that no
-    notebook of the study declares, or a variable that is not set.
+    notebook of the study declares, a variable that is not set, a value that comes twice, or one
+    too long for the name of a file.
     """
     content = read_study(study)
     given, grid = content["parameters"], content["grid"]
@@ -163,11 +167,13 @@ def jobs(study: Path, root: Path = ROOT) -> list[Job]:
     found: list[tuple[dict[str, Any], Job]] = []
     for notebook in notebooks:
         before = [pair for pair in found if pair[1].notebook != notebook]
-        for point in _points({k: v for k, v in grid.items() if k in types[notebook]}):
+        own = {k: v for k, v in grid.items() if k in types[notebook]}
+        _refuse_twins(study, own, types[notebook])
+        for point in _points(own):
             chosen = {k: v for k, v in given.items() if k in types[notebook]} | point
             after = tuple(job.output for other, job in before if _agree(other, point))
-            name = label(notebook, point)
             values = strict(notebook, chosen)
+            name = _name(study, notebook, {k: values[k] for k in point})
             found.append((point, Job(name, notebook, values, folder / f"{name}.ipynb", after)))
     names = [job.name for _, job in found]
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -241,6 +247,30 @@ def _typed(name: str, value: Any, kind: str) -> Any:
             "write it as `seed: int = 0` in the notebook"
         )
     return typed(f"parameter {name}", value, kind)
+
+
+def _refuse_twins(study: Path, grid: dict[str, list[Any]], types: dict[str, str]) -> None:
+    # 1, 1.0 and "1" are one seed, and would be one run twice
+    for name, values in grid.items():
+        read = Counter(_typed(name, value, types[name]) for value in values)
+        if twice := [value for value, times in read.items() if times > 1]:
+            raise ValueError(
+                f"a grid has each value of a parameter once; {study.name} has {name} "
+                f"{twice[0]!r:.200} {read[twice[0]]} times: leave it once"
+            )
+
+
+def _name(study: Path, notebook: Path, point: dict[str, Any]) -> str:
+    name = label(notebook, point)
+    if len(os.fsencode(f"{name}.failed.ipynb")) > LONGEST:
+        parts = {"the notebook's name": notebook.stem} | point
+        longest = max(parts, key=lambda part: len(os.fsencode(str(parts[part]))))
+        raise ValueError(
+            f"values of a grid name a file of at most {LONGEST} bytes; {study.name} has one of "
+            f"{len(str(parts[longest]))} characters for {longest}: shorten it, or give it under "
+            "parameters, which name no file"
+        )
+    return name
 
 
 def _points(grid: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:

@@ -60,15 +60,28 @@ def _check_study(study: Path, notebooks: Any, given: Any, grid: Any) -> None:
     # A name with a folder in it would execute a notebook from anywhere
     if not isinstance(notebooks, list) or not all(map(_is_name, notebooks)):
         raise ValueError(f"a study lists names of notebooks, without folders; {study} does not")
+    _check_order(study, notebooks)
     if not all(isinstance(part, dict) for part in (given, grid)):
         raise ValueError(f"parameters and grid are values by name; those of {study} are not")
-    if scalars := [name for name, values in grid.items() if not isinstance(values, list)]:
-        raise ValueError(f"a grid has a list of values for each name; {study} has none: {scalars}")
+    if none := [name for name, some in grid.items() if not (isinstance(some, list) and some)]:
+        raise ValueError(f"a grid has a list of values for each name; {study} has none: {none}")
     values = [*given.values(), *chain.from_iterable(grid.values())]
     if not all(isinstance(name, str) for name in (*given, *grid)) or not all(map(_is_one, values)):
         raise ValueError(f"a parameter is a name and one text, number, true or false; see {study}")
     if (points := math.prod(map(len, grid.values()))) > MOST_POINTS:
         raise ValueError(f"a grid has at most {MOST_POINTS:,} points, {study} has {points:,}")
+
+
+def _check_order(study: Path, notebooks: list[str]) -> None:
+    # A job waits for those of the notebooks before it; names without a number may stand anywhere
+    if not notebooks:
+        raise ValueError(f"a study lists one notebook or more; {study} lists none")
+    chapters = [name for name in notebooks if re.match(r"\d\d_", name)]
+    if chapters != (ordered := sorted(chapters, key=lambda name: name[:2])):
+        raise ValueError(
+            "chapters are listed in their order, since each reads what earlier ones made; "
+            f"{study} has {', '.join(chapters)}: write {', '.join(ordered)}"
+        )
 
 
 def _whole(study: Path, gpus: Any) -> int:

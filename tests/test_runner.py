@@ -281,7 +281,45 @@ def test_a_variable_in_a_grid_becomes_a_whole_path(root, monkeypatch):
     assert found == ["sample:", f"jsonl:{root}/c.json"]
 
 
-@pytest.mark.parametrize("values", [["jsonl:a", "jsonl_a"], ["demo:", "demo:"]])
+@pytest.mark.parametrize(
+    ("name", "values", "twice"),
+    [
+        ("seed", [1, 1.0], "1"),
+        ("seed", [0, 1, "1"], "1"),
+        ("sparsity", [0.5, "5e-1", 0.75], "0.5"),
+        ("dense", [True, "true"], "True"),
+        ("text", ["demo:", "demo:"], "'demo:'"),
+    ],
+)
+def test_a_value_that_comes_twice_is_refused(root, name, values, twice):
+    study = make_study(root, notebooks=["one"], grid={name: values})
+    with pytest.raises(ValueError, match=f"once; two.yaml has {name} {twice} 2 times: leave it"):
+        runner.jobs(study, root)
+
+
+def test_a_name_tells_values_as_they_are_read(root):
+    study = make_study(root, grid={"seed": [1.0, "2"], "sparsity": [0]})
+    first, second, other = runner.jobs(study, root)
+    assert [first.name, second.name] == ["one-seed1-sparsity0.0", "one-seed2-sparsity0.0"]
+    assert other.after == (first.output, second.output)
+
+
+@pytest.mark.parametrize("letter", ["x", "é"])
+def test_a_value_too_long_for_a_file_is_refused_by_name(root, letter):
+    most = (runner.LONGEST - len("one-seed1-text.failed.ipynb")) // len(letter.encode())
+    grid = {"seed": [1], "text": [letter * most]}
+    job = runner.jobs(make_study(root, notebooks=["one"], grid=grid), root)[0]
+    job.output.parent.mkdir(parents=True)
+    with records.alone(job.output):  # its lock has a name of its own
+        job.output.with_suffix(".failed.ipynb").touch()
+    study = make_study(root, notebooks=["one"], grid=grid | {"text": [letter * (most + 1)]})
+    with pytest.raises(ValueError, match=f"255 bytes; .* of {most + 1} characters for text: short"):
+        runner.jobs(study, root)
+    given = make_study(root, notebooks=["one"], parameters={"text": letter * 300})
+    assert runner.jobs(given, root)[0].name == "one"
+
+
+@pytest.mark.parametrize("values", [["jsonl:a", "jsonl_a"]])
 def test_jobs_that_would_share_a_name_are_refused(root, values):
     study = make_study(root, notebooks=["one"], grid={"text": values})
     with pytest.raises(ValueError, match="two jobs would share the name one-text"):
