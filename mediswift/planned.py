@@ -14,9 +14,8 @@ import torch
 
 from mediswift import models, schedule
 from mediswift.configs import PretrainConfig
-from mediswift.engines import ENGINES
+from mediswift.engines import AUTO, ENGINES
 from mediswift.layouts import Layout, layout
-from mediswift.linear import AUTO
 from mediswift.masks import make_mask
 from mediswift.patterns import FanIn, Unstructured, parse
 from mediswift.typed import settle
