@@ -119,9 +119,9 @@ def entries(
 def costs(record: Record, metric: str = "bits_per_byte") -> list[dict[str, Any]]:
     """How much a sparse model is above each dense rival, seed by seed, with an interval.
 
-    Rows of size, sparsity, rival, `value` (the sparse model's own mean), `difference`, `low` and
-    `high` (95 %, Student's t over seeds); above zero, the sparse model is worse. A sparse model
-    that was no faster than the dense one has no rival in equal seconds.
+    Rows of size, tokens, sparsity, rival, `value` (the sparse model's own mean), `difference`,
+    `low` and `high` (95 %, Student's t over seeds); above zero, the sparse model is worse. A sparse
+    model that was no faster than the dense one has no rival in equal seconds.
     """
     by_entry: dict[tuple, dict[int, float]] = {}
     for row in record.metrics["rows"]:
@@ -134,7 +134,8 @@ def costs(record: Record, metric: str = "bits_per_byte") -> list[dict[str, Any]]
         rivals |= {r: by_entry[r, s] for r, s in by_entry if s == sparsity and r != TOKENS}
         rivals |= _in_equal_seconds(record, sparsity, metric)
         lines += [
-            {"size": record.params["size"], "sparsity": sparsity, "rival": role}
+            {name: record.params[name] for name in ("size", "tokens")}
+            | {"sparsity": sparsity, "rival": role}
             | above(own, theirs)
             for role, theirs in rivals.items()
         ]
