@@ -172,7 +172,7 @@ def loss_against(runs: pd.DataFrame, cost: str = "theoretical_flops") -> Figure:
     """Bits per byte against what a run costs, a column of `COSTS`, a dot a run, colored by
     sparsity."""
     figure, axes = _axes((7, 3.6))
-    removed = runs["sparsity"].map(lambda s: f"{s:.0%} removed" if s else "dense").rename("")
+    removed = runs["sparsity"].map(lambda s: f"{100 * s:g}% removed" if s else "dense").rename("")
     palette = dict(zip(removed.unique(), _colors(removed.unique()), strict=True))
     sns.scatterplot(
         runs,
