@@ -37,14 +37,14 @@ def sole_job(folder: Path, speaks: bool = True) -> Iterator[None]:
 
 
 @contextmanager
-def stop_politely() -> Iterator[threading.Event]:
-    """Flag that Ctrl-C and SIGTERM set; only the main thread hears them."""
+def stop_politely(*signals: signal.Signals) -> Iterator[threading.Event]:
+    """Flag that `signals` set, by default Ctrl-C and SIGTERM; only the main thread hears them."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {s: signal.signal(s, lambda *_: stop.set()) for s in signals}
+    heard = signals or (signal.SIGINT, signal.SIGTERM)
+    before = {s: signal.signal(s, lambda *_: stop.set()) for s in heard}
     try:
         yield stop
     finally:

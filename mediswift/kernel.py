@@ -11,10 +11,12 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from jupyter_client import AsyncKernelManager
+
+from mediswift.jobs import stop_politely
 
 PAUSE = 1.0
 """Seconds between interrupts: one that comes between two cells is lost."""
@@ -38,35 +40,22 @@ class Kernel(AsyncKernelManager):
 
 @contextmanager
 def handing_on() -> Iterator[threading.Event]:
-    """Flag that SIGTERM sets, while kernels are interrupted until the block ends.
+    """Flag that SIGTERM sets; from then on kernels are interrupted until the block ends.
 
     Only the main thread hears signals; elsewhere nothing changes.
     """
-    stopped, done = threading.Event(), threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: _stop(stopped, done))
-    try:
-        yield stopped
-    finally:
-        done.set()
-        Kernel.running.clear()
-        signal.signal(signal.SIGTERM, before)
+    done = threading.Event()
+    with stop_politely(signal.SIGTERM) as stopped:
+        threading.Thread(target=_interrupt, args=(stopped, done), daemon=True).start()
+        try:
+            yield stopped
+        finally:
+            done.set()
+            Kernel.running.clear()
 
 
-def _stop(stopped: threading.Event, done: threading.Event) -> None:
-    if not stopped.is_set():
-        stopped.set()
-        threading.Thread(target=_interrupt, args=[done], daemon=True).start()
-
-
-def _interrupt(done: threading.Event) -> None:
-    while True:
-        for kernel in list(Kernel.running):
-            try:
+def _interrupt(stopped: threading.Event, done: threading.Event) -> None:
+    while not done.wait(PAUSE):
+        for kernel in list(Kernel.running) if stopped.is_set() else ():
+            with suppress(ProcessLookupError):  # it has ended meanwhile
                 kernel.interrupt()
-            except ProcessLookupError:
-                pass  # it has ended meanwhile
-        if done.wait(PAUSE):
-            return

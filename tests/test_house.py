@@ -17,10 +17,10 @@ HOUSE = Path(mediswift.__file__).parent
 FILES = sorted(path.stem for path in HOUSE.rglob("*.py"))
 FLOORS = [
     "places",
-    "__init__ blocks cache citations damage demo documents flops jobs kernel layouts metrics parts "
+    "__init__ blocks cache citations damage demo documents flops jobs layouts metrics parts "
     "records rows schedule sections sharding shingles stats study unpack window",
     "batches bibliography calibration contamination duplicates hallmarks law likelihood "
-    "machine medline models native parcel patterns pretrained questions tagger tokens typed",
+    "kernel machine medline models native parcel patterns pretrained questions tagger tokens typed",
     "agreement decoding loss masks mirror products prompts report selection sheet statements",
     "corpus engines evidence polarity reading",
     "artificial choice configs materials",
