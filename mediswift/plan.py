@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from mediswift import flops, models, records
-from mediswift.engines import ENGINES
+from mediswift.engines import AUTO, ENGINES
 from mediswift.flops import Shape
-from mediswift.linear import AUTO
 from mediswift.loss import CHUNK
 from mediswift.patterns import count, parse
 from mediswift.planned import CARDS, PlanConfig, probe
