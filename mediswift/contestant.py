@@ -31,6 +31,16 @@ def load(place: str | Path) -> tuple[torch.nn.Module, PreTrainedTokenizerBase]:
     return model, tokenizer
 
 
+def label(place: str | Path) -> str:
+    """Name for a model in the names of files: that of its folder, or of the run that made it.
+
+    >>> label("models/gpt2"), label("runs/finetune-x/model")
+    ('gpt2', 'finetune-x')
+    """
+    name = Path(place).name
+    return name if name != "model" else Path(place).resolve().parent.name
+
+
 def _is_repository(place: str | Path) -> bool:
     """True for OWNER/NAME that is no folder here; a path says so with a dot, a slash or a tilde."""
     words = str(place).split("/")

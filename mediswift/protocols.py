@@ -21,7 +21,7 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from mediswift import corpus, machine
+from mediswift import contestant, corpus, machine
 from mediswift import questions as items
 from mediswift.generate import greedy
 from mediswift.likelihood import log_likelihoods
@@ -233,7 +233,7 @@ def keep(table: pd.DataFrame, questions: Dataset, chosen: dict[str, Any], folder
     return machine.keep_study(
         folder,
         "protocols",
-        Path(chosen["model"]).resolve().parent.name,
+        contestant.label(chosen["model"]),
         chosen | {"data": data},
         params=chosen,
         metrics={"rows": rows},

@@ -107,9 +107,7 @@ def keep(config: ScoreConfig, report: Report, folder: str | Path) -> Path:
     Raises FileExistsError when this score is there already.
     """
     data = corpus.fingerprint(chosen(config))[:12]
-    label = Path(config.model).name if Path(config.model).name != "model" else (
-        Path(config.model).resolve().parent.name
-    )  # fmt: skip
+    label = contestant.label(config.model)
     name = records.run_id("exam", label, asdict(config) | {"data": data, "recipe": examine.RECIPE})
     place = Path(folder) / name
     if (place / "record.json").exists():
