@@ -48,6 +48,12 @@ class Log:
             )
         return self.rows
 
+    def sync(self) -> None:
+        """Have all rows on disk, before a checkpoint that must not outlive them."""
+        if self.speaks:
+            with open(self.path, "ab") as file:
+                os.fsync(file.fileno())
+
     def write(self, row: dict[str, Any], steps: int) -> None:
         """Keep `row`; say it in words when it holds a validation. `steps` is where the run ends."""
         self.rows.append(row)
@@ -55,8 +61,6 @@ class Log:
             return
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())  # a checkpoint that follows must not outlive it
         if "validation_loss" in row:
             print(
                 f"step {row['step']:>6,} of {steps:,}  loss {row['loss']:.3f}  "

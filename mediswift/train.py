@@ -108,12 +108,13 @@ def fit(
                 row["validation_loss"] = mean_loss(
                     model, validation, config.micro_batch, config.precision
                 )
-                _refuse_infinity(row["validation_loss"], progress.step, config)
+                _refuse_infinity(progress.step, config, validation_loss=row["validation_loss"])
                 rest(model)
             if done or is_due(progress.step, config.log_every) or "validation_loss" in row:
                 log.write(_timed(row, progress), config.steps)
             stop = _any(accelerator, asked.is_set())
             if done or stop or is_due(progress.step, config.save_every):
+                log.sync()
                 _save(accelerator, folder, plain, optimizer.optimizer, progress, sharded)
             if stop:  # at the last step too, or whoever trains a series would start the next run
                 raise KeyboardInterrupt(f"stopped after step {progress.step}; call again to go on")
@@ -226,7 +227,7 @@ def _step(
         loss += share.detach()
     norm = float(whole(accelerator.clip_grad_norm_(model.parameters(), config.clip)))
     loss = accelerator.reduce(loss, "sum").item()
-    _refuse_infinity(loss + norm, step + 1, config)
+    _refuse_infinity(step + 1, config, loss=loss, gradient_norm=norm)
     rate = learning_rate(step, config)
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("factor", 1.0)
@@ -235,11 +236,12 @@ def _step(
     return {"loss": loss, "lr": rate, "gradient_norm": norm, "tokens": tokens}
 
 
-def _refuse_infinity(loss: float, step: int, config: Config) -> None:
-    if not math.isfinite(loss):
+def _refuse_infinity(step: int, config: Config, **numbers: float) -> None:
+    if not all(map(math.isfinite, numbers.values())):
+        has = " and ".join(f"{n.replace('_', ' ')} {value:g}" for n, value in numbers.items())
         raise FloatingPointError(
-            f"step {step} has a loss or a gradient of {loss:g}: lower lr={config.lr:g} or raise "
-            "warmup_steps; the last checkpoint is untouched"
+            f"step {step} has {has}: lower lr={config.lr:g} or raise warmup_steps; the last "
+            "checkpoint is untouched"
         )
 
 

@@ -332,7 +332,7 @@ def test_a_loss_that_explodes_keeps_the_last_checkpoint(tmp_path, where):
         else:
             weight.register_hook(lambda gradient: gradient * math.inf)
 
-    with pytest.raises(FloatingPointError, match=r"step 5 has .* (nan|inf): lower lr=0\.01"):
+    with pytest.raises(FloatingPointError, match=r"step 5 has loss .*: lower lr=0\.01 or raise"):
         train.fit(model, Trap(5, explode), CONFIG, tmp_path / "cut")
     train.fit(make_model(), ROWS, CONFIG, tmp_path / "cut")
     train.fit(make_model(), ROWS, CONFIG, tmp_path / "whole")
