@@ -92,12 +92,13 @@ class PretrainConfig:
             object.__setattr__(self, "moves_fraction", LATER["moves_fraction"])
         context = models.shape(self.size).context
         whole = self.batch_tokens > 0 and self.batch_tokens % context == 0
-        if not whole or not self.batch_tokens <= self.tokens <= MOST:
+        if not whole or self.tokens < self.batch_tokens:
             raise ValueError(
                 f"batch_tokens is a positive multiple of the context {context} and at most tokens, "
-                f"those at most {MOST}; got batch_tokens={self.batch_tokens} and "
-                f"tokens={self.tokens}"
+                f"got batch_tokens={self.batch_tokens} and tokens={self.tokens}"
             )
+        if self.tokens > MOST:
+            raise ValueError(f"tokens are at most {MOST}, got {self.tokens}: train on fewer")
         if min(self.validations, self.validation_rows) < 0 or not 0 <= self.warmup <= 1:
             raise ValueError(
                 "validations and validation_rows are 0 or more, and warmup is a fraction of the "

@@ -65,8 +65,8 @@ def prepare(
         folder = parcel.unpack(address.removeprefix(parcel.START), runs)
     else:
         folder = _gather(address, vocab_size, Path(runs), keep_contaminated)
-    _check(address, records.load(folder / "record.json"), vocab_size, keep_contaminated)
     found = _load(folder, context)
+    _check(address, found.record, vocab_size, keep_contaminated)
     if not (len(found.train) and len(found.validation)):
         raise ValueError(
             f"training and validation need a row of {context} tokens each, {address} gives "

@@ -102,13 +102,13 @@ def split(questions: Dataset, name: str, fold: int = 0) -> Dataset:
     train = {pmid for i, part in enumerate(parts["folds"]) if i != fold for pmid in part}
     wanted = {"train": train, "dev": set(parts["folds"][fold]), "test": set(parts["test"])}[name]
     rows = [i for i, pmid in enumerate(questions["pmid"]) if pmid in wanted]
-    if rows and name == "test" and len(rows) < len(wanted):
-        print(f"{len(rows)} of the {len(wanted)} test questions are here", file=sys.stderr)
     if not rows:
         raise ValueError(
             f"A part must hold a question, {name!r} of fold {fold} holds none of these "
             f"{len(questions)}; take another fold or load more questions."
         )
+    if name == "test" and len(rows) < len(wanted):
+        print(f"{len(rows)} of the {len(wanted)} test questions are here", file=sys.stderr)
     return questions.select(rows)
 
 
