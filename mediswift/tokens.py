@@ -121,14 +121,16 @@ def pack(
     if folder.exists():
         raise FileExistsError(f"rows are never overwritten: {folder} exists; load or delete it")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    place = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    partial = place / folder.name  # its own folder: nobody else may read what mkdtemp makes
     try:
+        partial.mkdir()
         with open(partial / "tokens.bin", "wb") as file:
             info = _write(file, texts, tokenizer)
         write_json(partial / "rows.json", info)
         partial.rename(folder)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(place, ignore_errors=True)
     return load_rows(folder, context)
 
 

@@ -132,6 +132,12 @@ def test_the_fingerprint_is_the_tokens(tokenizer, tmp_path):
     assert tokens.load_rows(tmp_path / "one", 8).fingerprint == one.fingerprint
 
 
+def test_rows_may_be_read_by_whoever_may_read_their_place(tokenizer, tmp_path):
+    tokens.pack(["iron is safe"], tokenizer, tmp_path / "rows", context=1)
+    (tmp_path / "plain").mkdir()
+    assert (tmp_path / "rows").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_rows_are_never_overwritten(tokenizer, tmp_path):
     tokens.pack(TEXTS, tokenizer, tmp_path / "rows", 8)
     before = (tmp_path / "rows" / "tokens.bin").read_bytes()
