@@ -1,10 +1,11 @@
 """Products with a sparse matrix on the CPU, as torch operators with gradients.
 
 Decisions: the kernels of `native` are opaque operators, which `torch.compile` keeps whole and whose
-shapes are declared beside them. The index of a matrix travels as plain tensors: three for a
-grouped layout, nine for a scattered one (four for the matrix, four for its transpose, and the
-order that turns the one's weights into the other's). `place` serves who multiplies the dense
-matrix after all: torch's own scatter and gather run on one thread.
+shapes are declared beside them; an autograd function ties gradients to them, at less overhead than
+an operator's own, which small layers feel. The index of a matrix travels as plain tensors: three
+for a grouped layout, nine for a scattered one (four for the matrix, four for its transpose, and the
+order that turns the one's weights into the other's). `place` serves who multiplies the dense matrix
+after all: torch's own scatter and gather run on one thread.
 """
 
 from __future__ import annotations
@@ -54,14 +55,21 @@ def _(full, order):
     return full.new_empty(order.shape)
 
 
-@torch.library.custom_op("mediswift::native_linear", mutates_args=())
 def linear(
     x: Tensor, values: Tensor, bias: Tensor | None, index: list[Tensor], outputs: int
 ) -> Tensor:
     """Outputs (T, O) of inputs `x` (T, I): x times the transposed sparse matrix, plus the bias.
 
-    `values` are the kept weights in their layout. float32 or float64, on the CPU.
+    `values` are the kept weights in their layout. float32 or float64, on the CPU. Differentiable.
     """
+    return _Linear.apply(x, values, bias, outputs, *index)
+
+
+@torch.library.custom_op("mediswift::native_forward", mutates_args=())
+def forward(
+    x: Tensor, values: Tensor, bias: Tensor | None, index: list[Tensor], outputs: int
+) -> Tensor:
+    """Outputs of `linear`, without a gradient."""
     x, values = x.contiguous(), values.contiguous()
     tokens, inputs = x.shape
     y = x.new_empty(tokens, outputs)
@@ -73,7 +81,7 @@ def linear(
     return y
 
 
-@linear.register_fake
+@forward.register_fake
 def _(x, values, bias, index, outputs):
     return x.new_empty(x.shape[0], outputs)
 
@@ -126,25 +134,26 @@ def _scattered(
     native.call("scattered_forward", x.dtype, *sizes, *index, values, bias, x, y)
 
 
-def _remember(ctx, inputs, output):
-    x, values, bias, index, _ = inputs
-    ctx.save_for_backward(x, values, *index)
-    ctx.biased = bias is not None
+class _Linear(torch.autograd.Function):
+    # Less overhead a call than the gradients that an operator can be given, and compiles as well
+    @staticmethod
+    def forward(ctx, x, values, bias, outputs, *index):
+        ctx.save_for_backward(x, values, *index)
+        ctx.biased = bias is not None
+        return forward(x, values, bias, list(index), outputs)
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, values, *index = ctx.saved_tensors
+        wants_x, wants_values, wants_bias, *_ = ctx.needs_input_grad
+        return (
+            input_gradient(grad, values, index, x.shape[1]) if wants_x else None,
+            weight_gradient(grad, x, values, index) if wants_values else None,
+            grad.sum(0) if ctx.biased and wants_bias else None,
+            *[None] * (1 + len(index)),
+        )
 
 
-def _backward(ctx, grad):
-    x, values, *index = ctx.saved_tensors
-    wants_x, wants_values, wants_bias, *_ = ctx.needs_input_grad
-    return (
-        input_gradient(grad, values, index, x.shape[1]) if wants_x else None,
-        weight_gradient(grad, x, values, index) if wants_values else None,
-        grad.sum(0) if ctx.biased and wants_bias else None,
-        [None] * len(index),
-        None,
-    )
-
-
-linear.register_autograd(_backward, setup_context=_remember)
 place.register_autograd(
     lambda ctx, grad: (collect(grad, *ctx.saved_tensors), None, None),
     setup_context=lambda ctx, inputs, output: ctx.save_for_backward(inputs[1]),

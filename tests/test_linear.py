@@ -334,6 +334,7 @@ def test_auto_stays_masked_in_compiled_code(asked):
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # inductor's own imports
+@pytest.mark.filterwarnings("ignore:.*autograd.function.Function:DeprecationWarning")  # and traces
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 @each_engine
 def test_compiled_code_trains_to_the_same_weights(engine, backend):
