@@ -144,17 +144,17 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument("--labeled", required=True, help="address of PQA-L")
     choice = verb.add_mutually_exclusive_group(required=True)
     choice.add_argument("--vary", nargs="+", metavar=("FIELD", "VALUE"), help="of FinetuneConfig")
-    choice.add_argument(
-        "--of", nargs="+", action="append", metavar=("NAME", "RUN"), help="parents, one a seed"
-    )
-    verb.add_argument("--what", default="parent", help="in what the parents of --of differ")
+    _parents_words(verb, choice)
     verb.add_argument("--initialization", default="random", help="of the soft prompt")
     verb.add_argument("--epochs", type=int, default=5)
     verb.add_argument("--fold", type=int, default=0)
     verb = _verb(
         doors, "hoc", studies.classify_hallmarks, "fine-tune on HoC, and test beside the baselines"
     )
-    _tuning_words(verb)
+    _tuning_words(verb, parent=False)
+    choice = verb.add_mutually_exclusive_group(required=True)
+    choice.add_argument("--parent", default="", help="id of the run to start from")
+    _parents_words(verb, choice)
     verb.add_argument("--data", required=True, help="hoc:PATH of the corpus, an archive")
     verb.add_argument("--epochs", type=int, default=5)
     verb = _verb(
@@ -203,6 +203,13 @@ def _tuning_words(verb: argparse.ArgumentParser, parent: bool = True) -> None:
     verb.add_argument("--lr", type=float, default=1e-3)
     verb.add_argument("--max-length", type=int, default=0, help="tokens; 0 = the model's limit")
     verb.add_argument("--runs", type=Path, default=Path("runs"))
+
+
+def _parents_words(verb: argparse.ArgumentParser, choice: object) -> None:
+    choice.add_argument(
+        "--of", nargs="+", action="append", metavar=("NAME", "RUN"), help="parents, one a seed"
+    )
+    verb.add_argument("--what", default="parent", help="in what the parents of --of differ")
 
 
 def _model_and_data(verb: argparse.ArgumentParser) -> None:

@@ -20,7 +20,7 @@ from mediswift import examine, finetune, machine, stats
 from mediswift.examine import ExamConfig
 from mediswift.finetune import FinetuneConfig
 from mediswift.records import Record
-from mediswift.runs import load_run
+from mediswift.runs import by_seed
 
 FIXED = ("seed", "questions")
 """What all variants share: seeds are repetitions, and questions are what is compared on."""
@@ -67,21 +67,14 @@ def parents(
 
     >>> parents(base, {"0": ["pretrain-a"], "0.75": ["pretrain-b"]}, "sparsity")  # doctest: +SKIP
     """
-    if len(kinds) < 2:
-        raise ValueError(f"an ablation needs two kinds of parents or more; got {list(kinds)}")
-    seeds = {
-        name: {run: load_run(run, runs).params["seed"] for run in own}
-        for name, own in kinds.items()
-    }
-    sets = [sorted(own.values()) for own in seeds.values()]
-    if any(own != sets[0] or len(set(own)) < len(own) for own in sets):
-        raise ValueError(f"all kinds of parents have the same seeds, each once; got {seeds}")
+    made = by_seed(kinds, runs)
     found = {
         (name, seed): exam_of(replace(base, parent=run, seed=seed), runs)
-        for name, own in seeds.items()
-        for run, seed in own.items()
+        for name, own in made.items()
+        for seed, run in own.items()
     }
-    params = asdict(base) | {"field": what, "values": dict(kinds), "seeds": sets[0]}
+    seeds = list(next(iter(made.values())))
+    params = asdict(base) | {"field": what, "values": dict(kinds), "seeds": seeds}
     return keep("ablation", what, "variant", found, params, runs)
 
 
@@ -162,7 +155,7 @@ def told(record: Record, column: str = "variant") -> str:
     lines = [f"{column:{wide}}{'accuracy':>9}  above {names[0]}"]
     for row, name in zip(rows, names, strict=True):
         line = f"{name:{wide}}{100 * row['accuracy']:9.1f}"
-        lines.append(line + (f"  {_difference(row)}" if "difference" in row else ""))
+        lines.append(line + (f"  {difference(row)}" if "difference" in row else ""))
     majority = record.metrics["rows"][0]["majority_accuracy"]
     return "\n".join([*lines, f"{'majority':{wide}}{100 * majority:9.1f}"])
 
@@ -185,7 +178,8 @@ def verdict(row: dict[str, Any]) -> str:
     return "distinguishable" if clear else "not distinguishable"
 
 
-def _difference(row: dict[str, Any]) -> str:
+def difference(row: dict[str, Any]) -> str:
+    """How far a variant is above the first one, in points: both intervals, and the verdict."""
     ends = [row["low"], row["high"], row["questions_low"], row["questions_high"]]
     text = ["?" if x is None else f"{100 * x:+.1f}" for x in ends]
     over = f"[{text[0]}, {text[1]}] over seeds, [{text[2]}, {text[3]}] over questions"

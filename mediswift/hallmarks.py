@@ -97,7 +97,7 @@ class Report:
     @cached_property
     def interval(self) -> tuple[float, float]:
         """95 % interval of micro-F1, bootstrapped over documents."""
-        return stats.bootstrap(f1, *_counts(self), seed=SEED)
+        return stats.bootstrap(f1, *counts(self), seed=SEED)
 
     @property
     def low(self) -> float:
@@ -121,7 +121,7 @@ class Report:
         """
         if [r["pmid"] for r in self.predictions] != [r["pmid"] for r in other.predictions]:
             raise ValueError("Two reports are compared on the same documents, in the same order.")
-        columns = [*_counts(self), *_counts(other)]
+        columns = [*counts(self), *counts(other)]
         low, high = stats.bootstrap(lambda *c: f1(*c[:3]) - f1(*c[3:]), *columns, seed=SEED)
         return self.micro_f1 - other.micro_f1, low, high
 
@@ -158,6 +158,12 @@ def f1(hits: Any, named: Any, true: Any) -> float:
     """
     total = np.sum(named) + np.sum(true)
     return float(2 * np.sum(hits) / total) if total else 0.0
+
+
+def counts(report: Report) -> list[np.ndarray]:
+    """Hits, named and true labels of each document."""
+    y, p = report.labels, report.answers
+    return [(y & p).sum(1), p.sum(1), y.sum(1)]
 
 
 def constants(documents: Any, training: Any) -> list[Report]:
@@ -203,12 +209,6 @@ def _names(row: np.ndarray) -> list[str]:
 
 def _pooled(labels: np.ndarray, answers: np.ndarray) -> tuple[int, int, int]:
     return int((labels & answers).sum()), int(answers.sum()), int(labels.sum())
-
-
-def _counts(report: Report) -> list[np.ndarray]:
-    """Hits, named and true labels of each document."""
-    y, p = report.labels, report.answers
-    return [(y & p).sum(1), p.sum(1), y.sum(1)]
 
 
 def _with_empty(found: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,26 @@ def lineage(name: str, runs: str | Path = "runs") -> list[Record]:
     if record.kind == "pretrain":
         return [record]
     return [*lineage(record.parent, runs), record]
+
+
+def by_seed(kinds: Mapping[str, Sequence[str]], runs: str | Path = "runs") -> dict[str, dict]:
+    """{name: {seed: id}} of runs of several kinds, given as {name: ids, one a seed}.
+
+    Raises ValueError for fewer than two kinds, a kind without a run, and unless all have the same
+    seeds, each once.
+    """
+    if len(kinds) < 2 or not all(kinds.values()):
+        raise ValueError(
+            "what is compared is two kinds of parents or more, each of a run or more; got "
+            f"{ {name: list(own) for name, own in kinds.items()} }"
+        )
+    seeds = {
+        name: [load_run(run, runs).params["seed"] for run in own] for name, own in kinds.items()
+    }
+    sets = [sorted(own) for own in seeds.values()]
+    if any(own != sets[0] or len(set(own)) < len(own) for own in sets):
+        raise ValueError(f"all kinds of parents have the same seeds, each once; got {seeds}")
+    return {name: dict(sorted(zip(seeds[name], own, strict=True))) for name, own in kinds.items()}
 
 
 def exams(examined: list[Record], runs: str | Path = "runs") -> pd.DataFrame:

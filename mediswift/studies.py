@@ -96,7 +96,7 @@ def ablate(arguments: argparse.Namespace) -> int:
         fold=arguments.fold,
     )
     if arguments.of:
-        kinds = {name: own for name, *own in arguments.of}
+        kinds = _kinds(arguments.of)
         record = ablation.parents(base, kinds, arguments.what, arguments.runs)
     else:
         field, *values = arguments.vary
@@ -105,11 +105,23 @@ def ablate(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _kinds(named: list[list[str]]) -> dict[str, list[str]]:
+    names = [name for name, *_ in named]
+    if len(set(names)) < len(names):
+        raise ValueError(f"--of names each kind of parents once, got {', '.join(names)}")
+    return {name: own for name, *own in named}
+
+
 def classify_hallmarks(arguments: argparse.Namespace) -> int:
     """Hallmarks of Cancer by fine-tuning."""
-    from mediswift import classify
+    from mediswift import classify, downstream
 
     base = _tuning(arguments, questions=arguments.data, setting="document", epochs=arguments.epochs)
+    if arguments.of:
+        kinds = _kinds(arguments.of)
+        record = downstream.study(base, kinds, arguments.what, arguments.runs)
+        print(downstream.told(record), record.id, sep="\n")
+        return 0
     record = classify.classify(base, range(arguments.seeds), arguments.runs)
     print(classify.told(record), record.id, sep="\n")
     return 0

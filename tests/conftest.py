@@ -1,6 +1,8 @@
 """What the tests share: a quiet machine without a GPU, and one tiny run of each kind."""
 
+import io
 import os
+import tarfile
 
 import pytest
 
@@ -49,6 +51,22 @@ def base(pretrained):
     return finetune.profile(
         "tiny", parent=pretrained.id, questions="sample:", batch=30, max_length=160
     )
+
+
+@pytest.fixture(scope="session")
+def hoc_corpus(tmp_path_factory):
+    """Address of invented abstracts in HoC's form, each with one of ten labels."""
+    from mediswift.hallmarks import LABELS
+
+    path = tmp_path_factory.mktemp("hoc") / "hoc.tar"
+    with tarfile.open(path, "w") as tar:
+        for i in range(120):
+            label = LABELS[i % 10]
+            for part, text in (("text", f"About {label} .\n"), ("labels", f"<{label}")):
+                member = tarfile.TarInfo(f"{part}/{i}.txt")
+                member.size = len(text)
+                tar.addfile(member, io.BytesIO(text.encode()))
+    return f"hoc:{path}"
 
 
 @pytest.fixture(scope="session")

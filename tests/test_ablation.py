@@ -105,6 +105,7 @@ def test_parents_lend_their_seeds(base, place, pretrained, dense, capsys):
     ("kinds", "message"),
     [
         ([1], "two kinds of parents or more"),
+        ([1, 0], "each of a run or more; got {'kind 0': \\['pretrain-.*'\\], 'kind 1': \\[\\]}"),
         ([1, 2], "the same seeds, each once"),
         ([2, 2], "the same seeds, each once"),
     ],

@@ -1,8 +1,6 @@
 """HoC over seeds: every figure from the answers, beside the baselines, without the corpus."""
 
-import io
 import json
-import tarfile
 
 import pytest
 
@@ -10,25 +8,11 @@ pytest.importorskip("sklearn", reason="needs scikit-learn")
 
 from mediswift import classify, finetune, hoc
 from mediswift.__main__ import main
-from mediswift.hallmarks import LABELS
 
 
 @pytest.fixture(scope="module")
-def corpus(place):
-    """Address of invented abstracts, each with one of ten labels."""
-    with tarfile.open(place / "hoc.tar", "w") as tar:
-        for i in range(120):
-            label = LABELS[i % 10]
-            for part, text in (("text", f"About {label} .\n"), ("labels", f"<{label}")):
-                member = tarfile.TarInfo(f"{part}/{i}.txt")
-                member.size = len(text)
-                tar.addfile(member, io.BytesIO(text.encode()))
-    return f"hoc:{place / 'hoc.tar'}"
-
-
-@pytest.fixture(scope="module")
-def base(corpus, pretrained):
-    return finetune.profile("tiny", parent=pretrained.id, questions=corpus, setting="document")
+def base(hoc_corpus, pretrained):
+    return finetune.profile("tiny", parent=pretrained.id, questions=hoc_corpus, setting="document")
 
 
 @pytest.fixture(scope="module")
@@ -36,19 +20,19 @@ def record(base, place):
     return classify.classify(base, [0, 1], place)
 
 
-def test_a_record_holds_all_seeds_and_baselines(record, base, corpus, pretrained):
+def test_a_record_holds_all_seeds_and_baselines(record, base, hoc_corpus, pretrained):
     assert (record.kind, record.parent) == ("hoc", pretrained.id)
     assert [row["name"] for row in record.metrics["rows"]] == ["seed 0", "seed 1"]
     names = [row["name"] for row in record.metrics["baselines"]]
     assert names == ["no label", "all labels", "commonest label", "bag of words"]
-    n = len(hoc.split(hoc.load(corpus), "test"))
+    n = len(hoc.split(hoc.load(hoc_corpus), "test"))
     assert {row["n"] for row in [*record.metrics["rows"], *record.metrics["baselines"]]} == {n}
 
 
-def test_answers_are_kept_without_the_corpus(record, place, corpus):
+def test_answers_are_kept_without_the_corpus(record, place, hoc_corpus):
     lines = (place / record.id / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
-    assert len(rows) == 2 * len(hoc.split(hoc.load(corpus), "test"))
+    assert len(rows) == 2 * len(hoc.split(hoc.load(hoc_corpus), "test"))
     assert set(rows[0]) == {"name", "pmid", "labels", "prediction", "parsed"}
 
 
@@ -57,8 +41,8 @@ def test_a_second_call_finds_the_record(record, base, place, monkeypatch):
     assert classify.classify(base, [0, 1], place) == record
 
 
-def test_the_command_line_prints_the_table(record, base, place, corpus, pretrained, capsys):
-    words = ["hoc", "--parent", pretrained.id, "--data", corpus, "--runs", str(place)]
+def test_the_command_line_prints_the_table(record, base, place, hoc_corpus, pretrained, capsys):
+    words = ["hoc", "--parent", pretrained.id, "--data", hoc_corpus, "--runs", str(place)]
     words += ["--epochs", "1", "--seeds", "2", "--micro-batch", "4"]
     assert main(words) == 0
     out = capsys.readouterr().out

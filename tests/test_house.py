@@ -34,7 +34,7 @@ FLOORS = [
     "examine finetune peers pretrain protocols pseudolabels",
     "ablation continuation launch",
     "bench classify contest harness scoring stages",
-    "claims clock densification endurance figures runner scaling",
+    "claims clock densification downstream endurance figures runner scaling",
     "book exam_figures",
     "studies verbs",
     "__main__",
