@@ -13,7 +13,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ import yaml
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from mediswift import corpus, demo, documents, questions, records, runner
+from mediswift import corpus, demo, documents, medline, pretrain, questions, records, runner
+from mediswift.typed import from_json
 
 LONGEST = timedelta(seconds=20)
 """For one input, on a busy machine."""
@@ -103,6 +104,15 @@ def _parameters(path: Path) -> None:
     runner.strict(runner.ROOT / "notebooks" / "03_pretrain.ipynb", content)
 
 
+def _citations(path: Path) -> None:
+    with open(path, "rb") as stream:
+        list(medline.read(stream, path.name))
+
+
+def _configuration(path: Path) -> None:
+    from_json(pretrain.PretrainConfig, path)
+
+
 ITEM = ["QUESTION", "CONTEXTS", "LABELS", "LONG_ANSWER", "final_decision", "RULE", "SOURCE"]
 GOOD = {"QUESTION": "Is it?", "CONTEXTS": ["We saw."], "LABELS": ["AIM"], "final_decision": "yes"}
 NEARLY = st.tuples(st.sampled_from(ITEM), VALUES).map(lambda pair: GOOD | dict([pair]))
@@ -124,6 +134,25 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     for before, name in zip("abcdefghi", "bcdefghij", strict=True)
 )
 LINES = st.lists(objects(DOCUMENT), max_size=3).map(lambda lines: "\n".join(map(json.dumps, lines)))
+CONFIG = asdict(pretrain.profile("tiny"))
+FIELDS = [field.name for field in fields(pretrain.PretrainConfig)]
+CONFIGS = st.tuples(st.sampled_from(FIELDS), VALUES).map(lambda pair: CONFIG | dict([pair]))
+TAGS = "PubmedArticle MedlineCitation PMID Article ArticleTitle Abstract AbstractText Language"
+MARKUP = [f"<{end}{tag}>" for tag in [*TAGS.split(), "PubmedArticleSet"] for end in ("", "/")]
+MARKUP += ["<!--", "-->", "<![CDATA[", "]]>", "<?", "&amp;", "&x;", "<!DOCTYPE a [", "]>"]
+ARTICLE = (
+    "<PubmedArticle><MedlineCitation><PMID Version='1'>{}</PMID><Article><ArticleTitle>A title"
+    "</ArticleTitle><Abstract><AbstractText>It grows.</AbstractText></Abstract><Language>eng"
+    "</Language></Article></MedlineCitation></PubmedArticle>"
+)
+MEDLINE = f"<PubmedArticleSet>{ARTICLE.format(1)}{ARTICLE.format(2)}</PubmedArticleSet>"
+SHUFFLED = st.lists(st.sampled_from(MARKUP) | st.text(max_size=4), max_size=30).map("".join)
+LAUGHS = "".join(
+    f'<!ENTITY {name} "{f"&{before};" * 9}">'
+    for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+LAUGH = MEDLINE.replace("It grows.", "&i;")
+LAUGH = f'<!DOCTYPE PubmedArticleSet [<!ENTITY a "ha">{LAUGHS}]>{LAUGH}'
 SAMPLE = (demo.DATA / "sample" / "abstracts.jsonl").read_text(encoding="utf-8")[:1500]
 
 
@@ -137,6 +166,11 @@ READERS: dict[str, tuple[Callable[[Path], None], st.SearchStrategy[bytes]]] = {
     "JSONL corpus": (_corpus, files(LINES, SAMPLE, str)),
     "run records": (_record, files(RECORDS | objects(sorted(RECORD)) | VALUES, json.dumps(RECORD))),
     "study files": (_study, files(STUDIES, _yaml(STUDY), _yaml) | st.just(BOMB.encode())),
+    "MEDLINE XML": (_citations, files(SHUFFLED, MEDLINE, str) | st.just(LAUGH.encode())),
+    "configurations": (
+        _configuration,
+        files(CONFIGS | objects(FIELDS) | VALUES, json.dumps(CONFIG)),
+    ),
     "parameters": (_parameters, GIVEN.map(lambda c: json.dumps(c).encode())),
 }
 """What is read, by whom, and what it is fed. Slow ones are fed less: see `SHARE`."""
