@@ -104,8 +104,9 @@ def bench(config: BenchConfig) -> Record:
     rows, about = [], {"peak_gflops": peak(device)}
     for size in config.sizes:
         rows += _of_size(size, config, device, about["peak_gflops"])
+    label = f"{config.device}-{'-'.join(config.sizes)}"
     return Record(
-        id=run_id("bench", f"{config.device}-{'-'.join(config.sizes)}", asdict(config)),
+        id=run_id("bench", label, asdict(config) | {"rows": rows}),  # measured again, kept beside
         kind="bench",
         params=asdict(config),
         metrics=about | {"rows": rows},

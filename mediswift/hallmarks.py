@@ -31,6 +31,8 @@ LABELS = (
 )
 """The ten hallmarks, in the order that a target names them (Hanahan and Weinberg 2011)."""
 EMPTY = "empty"
+CONSTANTS = ("no label", "all labels", "commonest label")
+"""Names of those who read nothing."""
 SEED = 0
 
 
@@ -172,7 +174,7 @@ def constants(documents: Any, training: Any) -> list[Report]:
     Both are datasets with the columns `pmid` and `labels`.
     """
     commonest = Counter(label for found in training["labels"] for label in found).most_common(1)
-    chosen = {"no label": [], "all labels": list(LABELS), "commonest label": [commonest[0][0]]}
+    chosen = dict(zip(CONSTANTS, ([], list(LABELS), [commonest[0][0]]), strict=True))
     return [
         Report([{"pmid": p, "labels": y, "prediction": said} for p, y in rows], name=name)
         for name, said in chosen.items()

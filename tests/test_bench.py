@@ -120,6 +120,11 @@ def test_the_table_can_be_read_and_the_record_kept(record, tmp_path, capsys):
     assert records.newest(tmp_path, "bench").metrics["rows"] == rows
 
 
+def test_what_is_measured_again_is_kept_beside():
+    config = bench.replace(TINY, patterns=(), peers=False, rounds=1)
+    assert bench.bench(config).id != bench.bench(config).id
+
+
 def test_what_cannot_be_timed_is_an_error(capsys):
     with pytest.raises(ValueError, match=r"a size is one of d512, .*; got d513"):
         bench.bench(bench.replace(TINY, sizes=("d513",)))

@@ -77,7 +77,34 @@ def test_the_ledger_names_the_records_it_stands_on():
     assert set(table["known"]) <= {"read", "second-hand", "inferred"}
     assert (table.loc[0, "verdict"], table.loc[0, "record"]) == (REPRODUCED, "")
     for name in filter(None, table["record"]):
-        assert records.load(RESULTS / name / "record.json").kind == "ablation"
+        assert records.load(RESULTS / name / "record.json").kind in ("ablation", "downstream")
+
+
+@pytest.mark.parametrize(
+    ("row", "verdict"),
+    [
+        ({"name": "all labels", "micro_f1": 0.59}, CONSISTENT),
+        ({"name": "all labels", "micro_f1": 0.61}, NOT_SHOWN),
+        ({"name": "bag of words", "micro_f1": 0.99}, CONSISTENT),  # it reads: no floor
+    ],
+)
+def test_a_model_that_reads_beats_every_constant_answer(row, verdict):
+    found = study((-0.01, 0.01))
+    baselines = [{"name": "no label", "micro_f1": 0.0}, row]
+    assert claims.kept(replace(found, metrics=found.metrics | {"baselines": baselines})) == verdict
+
+
+def test_what_the_paper_does_not_claim_is_no_evidence(tmp_path):
+    ends = [(-0.01, 0.01), (-0.09, -0.05)]
+    found = study(*ends)
+    for row, sparsity in zip(found.metrics["variants"], ("0", "0.75", "0.875"), strict=True):
+        row["variant"] = sparsity
+    found = replace(found, params={"field": "sparsity"})
+    records.write(found, tmp_path / found.id)
+    assert claims.kept(found) == CONTRADICTED
+    said, verdict, name = claims._removed("ablation", "accuracy")(tmp_path)
+    assert (verdict, name) == (CONSISTENT, found.id)
+    assert said.startswith("accuracy 0: 65.0 %, 0.75: 65.0 %") and "0.875" not in said
 
 
 def test_arithmetic_can_contradict(monkeypatch):
