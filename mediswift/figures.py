@@ -253,15 +253,27 @@ def differences(table: pd.DataFrame, what: str) -> Figure:
     """Differences with 95 % intervals (columns name, difference, low, high) beside zero.
 
     Rows without a difference, what the others are measured by, are left out; `what` says what is
-    above, with its unit.
+    above, with its unit. With the columns questions_low and questions_high, a thin bar below each
+    is the interval over questions.
     """
     shown = table.dropna(subset="difference").reset_index()
     figure, axes = _axes((7, 0.42 * len(shown) + 1.2))
     places = np.arange(len(shown))[::-1]
     errors = [shown["difference"] - shown["low"], shown["high"] - shown["difference"]]
     axes.errorbar(
-        shown["difference"], places, xerr=np.array(errors), fmt="o", color=BLUE, capsize=4, lw=2
+        shown["difference"],
+        places,
+        xerr=np.array(errors),
+        fmt="o",
+        color=BLUE,
+        capsize=4,
+        lw=2,
+        label="over seeds",
     )
+    if "questions_low" in shown:
+        ends = (shown["questions_low"], shown["questions_high"])
+        axes.hlines(places - 0.2, *ends, color=ORANGE, lw=1.5, label="over questions")
+        figure.legend(frameon=False, loc="outside upper center", ncols=2)
     axes.axvline(0, color=DENSE, ls="--", lw=1.5)
     axes.set(xlabel=what, yticks=places, yticklabels=shown["name"])
     axes.set_ylim(-0.6, len(shown) - 0.4)

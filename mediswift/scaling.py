@@ -5,9 +5,9 @@ than a short run, so each entry is tuned first, on one seed and, by default, all
 (`contest.tuned`): on a third of them, dense models chose a rate too low for the whole. At equal
 FLOPs a sparse model has two dense rivals: the same one with fewer tokens, its schedule shortened
 with them, and a smaller one with more. In equal seconds its rival is read off between the dense
-runs of several lengths. Seeds share the order of the text across all, so differences are taken seed
-by seed. FLOPs are theoretical; seconds are what this machine took. Every number is that of a
-`pretrain` record.
+runs of several lengths, and its interval holds no error of that, nor of the seconds. Seeds share
+the order of the text across all, so differences are taken seed by seed. FLOPs are theoretical;
+seconds are what this machine took. Every number is that of a `pretrain` record.
 """
 
 from __future__ import annotations
@@ -121,7 +121,8 @@ def costs(record: Record, metric: str = "bits_per_byte") -> list[dict[str, Any]]
 
     Rows of size, tokens, sparsity, rival, `value` (the sparse model's own mean), `difference`,
     `low` and `high` (95 %, Student's t over seeds); above zero, the sparse model is worse. A sparse
-    model that was no faster than the dense one has no rival in equal seconds.
+    model that was no faster than the dense one on as many tokens, or faster than any dense run was
+    short, has no rival in equal seconds.
     """
     by_entry: dict[tuple, dict[int, float]] = {}
     for row in record.metrics["rows"]:
@@ -152,21 +153,25 @@ def told(record: Record) -> str:
 
 
 def _in_equal_seconds(record: Record, sparsity: float, metric: str) -> dict[str, dict[int, float]]:
-    """What dense runs of each seed reach in the seconds of the sparse model, by role: interpolated
-    in the logarithm of the tokens that they read in them, if those are fewer."""
+    """What dense runs of each seed reach in the seconds of the sparse model, by role: a parabola in
+    the logarithm of the tokens that they read in them, since a straight line would lie too high."""
     of_size = [row for row in record.metrics["rows"] if row["size"] == record.params["size"]]
     dense = [row for row in of_size if not row["sparsity"]]
-    pace = median(row["tokens_trained"] / row["seconds"] for row in dense)
-    tokens = pace * median(row["seconds"] for row in of_size if row["sparsity"] == sparsity)
-    if tokens >= max(row["tokens_trained"] for row in dense):
+    took = {
+        removed: median(
+            row["seconds"] for row in of_size if (row["role"], row["sparsity"]) == (TOKENS, removed)
+        )
+        for removed in (0.0, sparsity)
+    }
+    tokens = record.params["tokens"] * took[sparsity] / took[0.0]
+    lengths = {row["tokens_trained"] for row in dense}
+    if not min(lengths) <= tokens < max(lengths):
         return {}
     reached = {}
     for seed in {row["seed"] for row in dense}:
-        curve = sorted(
-            {(row["tokens_trained"], row[metric]) for row in dense if row["seed"] == seed}
-        )
-        lengths, values = zip(*curve, strict=True)
-        reached[seed] = float(np.interp(math.log(tokens), np.log(lengths), values))
+        curve = {row["tokens_trained"]: row[metric] for row in dense if row["seed"] == seed}
+        fit = np.polyfit(np.log(list(curve)), list(curve.values()), min(2, len(curve) - 1))
+        reached[seed] = float(np.polyval(fit, math.log(tokens)))
     return {SECONDS: reached}
 
 

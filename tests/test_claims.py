@@ -23,7 +23,7 @@ def study(*ends, able=True):
         | {"questions_low": a, "questions_high": b}
         for i, (a, b) in enumerate(ends, 1)
     ]
-    row = {"low": low, "high": high, "majority_accuracy": 0.55}
+    row = {"variant": "0", "low": low, "high": high, "majority_accuracy": 0.55}
     return Record(
         id="ablation-x", kind="ablation", params={"field": "x"},
         metrics={"rows": [row], "variants": [first, *others]}, data_fingerprint="f", env={},
@@ -94,17 +94,31 @@ def test_a_model_that_reads_beats_every_constant_answer(row, verdict):
     assert claims.kept(replace(found, metrics=found.metrics | {"baselines": baselines})) == verdict
 
 
+def test_a_model_reads_when_all_its_seeds_do():
+    found = study((-0.01, 0.01))
+    (good,) = found.metrics["rows"]
+    rows = [good, good | {"variant": "1"}, good | {"variant": "1", "low": 0.5}]
+    for shown, verdict in ((rows, CONSISTENT), (rows[1:], NOT_SHOWN)):
+        assert claims.kept(replace(found, metrics=found.metrics | {"rows": shown})) == verdict
+
+
 def test_what_the_paper_does_not_claim_is_no_evidence(tmp_path):
     ends = [(-0.01, 0.01), (-0.09, -0.05)]
     found = study(*ends)
     for row, sparsity in zip(found.metrics["variants"], ("0", "0.75", "0.875"), strict=True):
         row["variant"] = sparsity
+    bad = found.metrics["rows"][0] | {"low": 0.5}
+    reads = found.metrics["rows"][0] | {"variant": "0.875"}
     found = replace(found, params={"field": "sparsity"})
     records.write(found, tmp_path / found.id)
     assert claims.kept(found) == CONTRADICTED
     said, verdict, name = claims._removed("ablation", "accuracy")(tmp_path)
     assert (verdict, name) == (CONSISTENT, found.id)
     assert said.startswith("accuracy 0: 65.0 %, 0.75: 65.0 %") and "0.875" not in said
+    assert said.endswith("an answer that is always the same: 55.0 %")
+    found = replace(found, metrics=found.metrics | {"rows": [bad, reads]})  # only 87.5 % reads
+    records.write(found, tmp_path / found.id)
+    assert claims._removed("ablation", "accuracy")(tmp_path)[1] == NOT_SHOWN
 
 
 def test_arithmetic_can_contradict(monkeypatch):

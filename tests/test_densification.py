@@ -89,6 +89,17 @@ def test_costs_are_above_the_runs_that_were_dense_all_along(record):
         assert found == pytest.approx([wanted] * 3)  # seeds differ alike
 
 
+def test_gains_are_beside_what_stays_sparse(record):
+    found = densification.gains(record)
+    wanted = {"zeros": -0.2, "initial values": -0.1}
+    wanted |= {"zeros, moments kept": -0.25, "zeros, no warm-up": -0.19}
+    assert {way: row["difference"] for way, row in found.items()} == pytest.approx(wanted)
+    lines = densification.told(record).splitlines()
+    assert lines[0].endswith("above what stays sparse")
+    assert lines[2].split()[:2] == ["stays", "sparse"] and lines[2].count("[") == 1
+    assert lines[3].endswith("-0.200 [-0.200, -0.200]")
+
+
 def test_the_record_is_kept(record, runs):
     assert records.load(runs / record.id / "record.json") == record
     assert record.params["seeds"] == [0, 1]

@@ -100,6 +100,17 @@ def test_differences_leave_out_what_they_are_to():
     assert [label.get_text() for label in axes.get_yticklabels()] == ["16x1", "2:4"]
 
 
+def test_differences_show_both_intervals_where_there_are_two():
+    both = DIFFERENCES.assign(questions_low=-0.5, questions_high=0.5)
+    figure = figures.differences(both, "above (points)")
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "over questions", "over seeds"
+    ]  # fmt: skip
+    (thin,) = [c for c in figure.axes[0].collections if c.get_label() == "over questions"]
+    assert {tuple(end[:, 0]) for end in thin.get_segments()} == {(-0.5, 0.5)}
+    assert not draw("differences").legends
+
+
 def test_predicted_losses_are_filled_and_held_out_ones_hollow():
     axes = draw("predicted_losses").axes[0]
     _, dense, dense_out, sparse, sparse_out, key = axes.lines

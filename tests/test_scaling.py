@@ -105,14 +105,32 @@ def test_equal_seconds_lie_between_dense_runs_of_other_lengths(record):
     early = next(c for c, role, s in scaling.entries(BASE, [0, 0.5]) if role == scaling.EARLY)
     same = (1 - 0.5 * SPARED) * BASE.tokens
     assert early.tokens < same < BASE.tokens
-    part = math.log(same / early.tokens) / math.log(BASE.tokens / early.tokens)
-    dense = 1e3 / early.tokens + part * (1e3 / BASE.tokens - 1e3 / early.tokens)
+    lengths = {row["tokens_trained"] for row in record.metrics["rows"] if not row["sparsity"]}
+    dense = 0.0  # Lagrange's parabola through the three lengths
+    for own in lengths:
+        others = lengths - {own}
+        parts = [math.log(same / other) / math.log(own / other) for other in others]
+        dense += 1e3 / own * math.prod(parts)
     assert line["difference"] == pytest.approx(0.5 + 1e3 / BASE.tokens - dense)
+
+
+def test_disturbed_short_runs_do_not_change_the_pace(record):
+    before = scaling.costs(record)
+    for row in record.metrics["rows"]:
+        if row["role"] == scaling.EARLY:
+            row["seconds"] *= 3
+    assert scaling.costs(record) == before
 
 
 def test_a_sparse_model_that_is_no_faster_has_no_rival_in_equal_seconds(record):
     for row in record.metrics["rows"]:
-        row["seconds"] *= 1 + 0.5 * row["sparsity"]
+        row["seconds"] *= 1 + 2 * row["sparsity"]
+    assert scaling.SECONDS not in {line["rival"] for line in scaling.costs(record)}
+
+
+def test_a_sparse_model_that_is_faster_than_any_dense_run_is_short_has_none_either(record):
+    for row in record.metrics["rows"]:
+        row["seconds"] *= 0.1 if row["sparsity"] else 1
     assert scaling.SECONDS not in {line["rival"] for line in scaling.costs(record)}
 
 
