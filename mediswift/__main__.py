@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"mediswift: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
-        print(f"mediswift: {stop or 'interrupted'}", file=sys.stderr)
+        print(f"mediswift: {stop or 'interrupted; call again to go on'}", file=sys.stderr)
         return 130
 
 

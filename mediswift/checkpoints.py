@@ -176,12 +176,20 @@ def _set_aside(path: Path, why: str, instead: str) -> None:
 def _tell_unused(folder: Path, step: int) -> None:
     # Parts whose others never came, or what an earlier version wrote
     whole = {path for files in newest(folder) for path in files}
-    if unused := sorted(p.name for p in folder.glob("checkpoint*.safetensors") if p not in whole):
+    # of a step whose damaged part was set aside, that has been said
+    told = {_step(path) for path in folder.glob(f"checkpoint-*{DAMAGED}")}
+    lone = (p for p in folder.glob("checkpoint*.safetensors") if p not in whole)
+    if unused := sorted(p.name for p in lone if _step(p) not in told):
         print(
             f"{', '.join(unused)} in {folder}: no whole checkpoint of this version, not used; "
             f"going on from step {step}",
             file=sys.stderr,
         )
+
+
+def _step(path: Path) -> int:
+    named = NAME.match(path.name)
+    return int(named[1]) if named else -1
 
 
 def _check_shapes(path: Path, tensors: Whole, model: nn.Module) -> None:

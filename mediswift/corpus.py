@@ -87,7 +87,7 @@ def parse_address(address: str) -> tuple[str, str]:
     near = difflib.get_close_matches(kind.lower(), KINDS, n=1, cutoff=0.0)[0]
     raise ValueError(
         f"an address is one of {', '.join(KINDS.values())}; got {address!r}. "
-        f"The nearest is {KINDS[near]}."
+        f"The nearest is {KINDS[near]}. Training takes packed:FILE, too."
     )
 
 

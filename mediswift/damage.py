@@ -92,7 +92,8 @@ class Report:
             raise ValueError(
                 f"a MEDLINE file must be whole; here it is not. {self}\nDownload what is named "
                 "again and compare it with the .md5 file beside it. To go on with the rest, and "
-                "without what is named here, read it by the address salvage:PATH."
+                "without what is named here, read it by the address salvage:PATH, or give "
+                "mediswift.mirror --salvage."
             )
 
     def as_dict(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ printed as they come; what they complain of is one error.
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import asdict
@@ -17,9 +18,13 @@ from tempfile import TemporaryDirectory
 import torch
 
 from mediswift import pretrain as recipe
+from mediswift.jobs import stop_politely
 from mediswift.pretrain import PretrainConfig
 from mediswift.records import Record
 
+PATIENCE = 3600
+"""Seconds that processes have for a step and a checkpoint when they are asked to stop; torchrun's
+own thirty are too few for a large model."""
 SIGN = "mediswift.pretrain: "
 """How a line begins that says why a process ended."""
 
@@ -48,7 +53,8 @@ def command(config: str | Path, runs: str | Path, nproc: int) -> list[str]:
     """
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     what = ["-m", "mediswift.pretrain", str(config), str(runs)]
-    return [*start, "--nproc-per-node", str(nproc), *what]
+    patience = ["--shutdown-timeout", str(PATIENCE)]
+    return [*start, "--nproc-per-node", str(nproc), *patience, *what]
 
 
 def check(nproc: int) -> None:
@@ -70,18 +76,22 @@ def _run(words: list[str], errors: Path) -> None:
     ):
         try:
             _tell(child)
-        except KeyboardInterrupt:
-            child.terminate()  # torchrun tells its processes, and waits for their checkpoint
-            _tell(child)
-            child.wait()
-            raise
+        except KeyboardInterrupt as stop:
+            with stop_politely(signal.SIGINT):  # a second one would leave them behind
+                child.terminate()  # torchrun tells its processes, and waits for their checkpoint
+                last = _tell(child)
+                child.wait()
+            raise KeyboardInterrupt(last or "stopped; call again to go on") from stop
     if child.returncode:
         raise RuntimeError(f"{_why(errors)} (exit code {child.returncode} of torchrun)")
 
 
-def _tell(child: subprocess.Popen) -> None:
+def _tell(child: subprocess.Popen) -> str:
+    # What was printed last
+    line = ""
     for line in child.stdout:
         print(line, end="", flush=True)
+    return line.strip()
 
 
 def _why(errors: Path) -> str:

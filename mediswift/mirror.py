@@ -66,14 +66,16 @@ def load(
     Only articles in `language` are given, and those that name none; "" takes all. What articles
     lack of language, title, year and abstract is summed up and printed, with the first places.
 
-    Raises FileNotFoundError if nothing is there; ValueError, with a table, if anything is damaged.
-    With `salvage` the table is printed instead, and the rest is given.
+    Raises FileNotFoundError if nothing is there; ValueError for no process, and, with a table, if
+    anything is damaged. With `salvage` the table is printed instead, and the rest is given.
 
     >>> load("pubmed26", processes=8)[0]["mesh"][0]["name"]  # doctest: +SKIP
     'Cucumis sativus'
     """
     from datasets import Dataset  # seconds that no process which only reads needs to wait
 
+    if processes < 1:
+        raise ValueError(f"files are read by one process or more, got {processes}")
     files = in_order(medline.find_files(path))
     folder = places.cache_dir() / "medline"
     with records.alone(folder):
@@ -249,7 +251,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--salvage", action="store_true", help="leave out what is damaged")
     given = parser.parse_args(argv)
-    articles = load(given.path, given.processes, salvage=given.salvage)
+    try:
+        articles = load(given.path, given.processes, salvage=given.salvage)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"mediswift.mirror: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("mediswift.mirror: interrupted; call again to go on", file=sys.stderr)
+        return 130
     print(f"{len(articles):,} articles: medline:{given.path}")
     return 0
 

@@ -82,7 +82,7 @@ def told(needed: dict[str, Any]) -> str:
     lines.append(hours.get("missing") or f"at {hours['gflops']:,.0f} GFLOP/s ({hours['rate']})")
     units = {"dense_hours": "h", "hours": "h", "device_hours": "h", "energy_kwh": "kWh"}
     lines += [f"  {n:<22}{hours[n]:14,.1f} {unit}" for n, unit in units.items() if n in hours]
-    lines.append("disk")
+    lines.append("disk, as if no token were read twice")
     return "\n".join(
         lines + [f"  {name:<22}{n / 1e9:14,.1f} GB" for name, n in needed["disk_bytes"].items()]
     )

@@ -155,7 +155,7 @@ def _metrics(
 
 def main(argv: list[str]) -> int:
     """Exit code of the run in a JSON file: `python -m mediswift.pretrain CONFIG.json [RUNS]`."""
-    if not 1 <= len(argv) <= 2:
+    if not 1 <= len(argv) <= 2 or argv[0].startswith("-"):
         print("usage: python -m mediswift.pretrain CONFIG.json [RUNS]", file=sys.stderr)
         return 2
     process = machine.join_processes()

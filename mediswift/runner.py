@@ -28,6 +28,7 @@ from nbclient.exceptions import DeadKernelError
 from mediswift import demo, records
 from mediswift.kernel import Kernel, handing_on
 from mediswift.study import ROOT, read_study
+from mediswift.supervise import supervise
 from mediswift.typed import READERS, typed
 
 QUIET = {
@@ -197,8 +198,11 @@ def run_study(
 
     They run here, `cores` at a time, or where a Snakemake `profile` (a folder) sends them.
     Progress is Snakemake's; the executed notebooks lie where `jobs` says. Raises RuntimeError when
-    Snakemake itself fails, FileNotFoundError for no such profile.
+    Snakemake itself fails, FileNotFoundError for no such profile, ValueError for no core,
+    KeyboardInterrupt when asked to stop, after all that is at work has saved its state.
     """
+    if cores < 1:
+        raise ValueError(f"a study takes one core or more, got --cores {cores}")
     todo = jobs(study, root)  # a broken study is an error before anything starts
     where = _profile_words(profile) if profile else ["--cores", str(cores), "--quiet", "all"]
     if any("demo:" in job.parameters.values() for job in todo):
@@ -206,15 +210,18 @@ def run_study(
             demo.fetch(name)  # here, where a progress bar can be seen
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
     options = ["--directory", str(root), *where, "--keep-going"]
-    # its own lock outlives a killed run and must be taken away by hand; ours does not
-    options += ["--nolock", "--rerun-incomplete"]
+    options += ["--nolock", "--rerun-incomplete"]  # its own lock would outlive a killed run
     config = ["--config", f"study={study.resolve()}", f"root={root}"]
     with records.alone(root / "runs" / "study"):
-        done = subprocess.run([*command, *options, *config], check=False)
-    left = [job for job in todo if _is_open(job)] if done.returncode else []
-    if done.returncode and not left:
-        raise RuntimeError(f"Snakemake stopped with code {done.returncode}; it says why above")
-    return left
+        before = [_changed(_failed(job)) for job in todo]
+        code = supervise([*command, *options, *config])
+        after = [_changed(_failed(job)) for job in todo]
+    if code and before == after:  # no notebook failed, or an earlier call's did
+        hint = '; an executor that it does not know: pip install "mediswift[cluster]"' * bool(
+            profile
+        )
+        raise RuntimeError(f"Snakemake stopped with code {code}; it says why above{hint}")
+    return [job for job in todo if _is_open(job)] if code else []
 
 
 def seconds_of(output: Path) -> float:
@@ -281,5 +288,13 @@ def _agree(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return all(one[name] == other[name] for name in one.keys() & other.keys())
 
 
+def _failed(job: Job) -> Path:
+    return job.output.with_suffix(".failed.ipynb")
+
+
+def _changed(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
 def _is_open(job: Job) -> bool:
-    return not job.output.exists() or job.output.with_suffix(".failed.ipynb").exists()
+    return not job.output.exists() or _failed(job).exists()

@@ -240,8 +240,8 @@ def _refuse_infinity(step: int, config: Config, **numbers: float) -> None:
     if not all(map(math.isfinite, numbers.values())):
         has = " and ".join(f"{n.replace('_', ' ')} {value:g}" for n, value in numbers.items())
         raise FloatingPointError(
-            f"step {step} has {has}: lower lr={config.lr:g} or raise warmup_steps; the last "
-            "checkpoint is untouched"
+            f"step {step} has {has}: lower lr={config.lr:g} or raise warmup_steps; what was saved "
+            "before is untouched"
         )
 
 

@@ -45,8 +45,11 @@ def settle(config: Any) -> None:
 def from_json(kind: Callable[..., T], path: str | Path) -> T:
     """Configuration of a dataclass, from a JSON file of its fields.
 
-    Raises ValueError for a file that is no JSON object, and for fields unknown or missing.
+    Raises FileNotFoundError for no file, ValueError for one that is no JSON object, and for fields
+    unknown or missing.
     """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no configuration at {path}: give a JSON file of {kind.__name__}")
     content = read_json(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path} must be a JSON object of fields; got {type(content).__name__}")

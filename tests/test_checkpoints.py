@@ -195,7 +195,9 @@ def test_one_damaged_part_is_enough(saved, part, capsys):
     cut(saved[0], 4)
     damage(checkpoints.paths(saved[0], 4, 2)[part], flipped=-1)
     assert checkpoints.load(saved[0], *make(), "abc").step == 3
-    assert f"{part + 1}of2.safetensors is damaged" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"{part + 1}of2.safetensors is damaged" in said
+    assert "no whole checkpoint" not in said  # of the part beside it, which is sound
 
 
 def test_parts_of_two_runs_are_no_checkpoint(saved, capsys):

@@ -89,12 +89,14 @@ def test_an_interrupt_here_leaves_a_checkpoint_there(tmp_path):
             if done.wait(0.1):
                 return
         os.kill(os.getpid(), signal.SIGINT)
+        done.wait(0.5)
+        os.kill(os.getpid(), signal.SIGINT)  # as a notebook's kernel gets it, again and again
 
     done = threading.Event()
     watcher = threading.Thread(target=interrupt_when_it_trains)
     watcher.start()
     try:
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt, match="stopped after step .*; call again to go on"):
             launch.pretrain(long, tmp_path, nproc=2)
     finally:
         done.set()
@@ -105,6 +107,12 @@ def test_an_interrupt_here_leaves_a_checkpoint_there(tmp_path):
     assert not (folder / "record.json").exists()
     with records.alone(folder):  # free again, or the next call would wait
         pass
+
+
+def test_processes_have_time_for_a_step_and_a_checkpoint():
+    """torchrun kills who has not ended after half a minute, unless it is told otherwise."""
+    words = launch.command("config.json", "runs", 2)
+    assert int(words[words.index("--shutdown-timeout") + 1]) >= 3600
 
 
 def test_accelerate_launch_makes_the_same_run(tmp_path):

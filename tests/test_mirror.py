@@ -280,12 +280,15 @@ def test_a_dead_worker_is_an_error_that_says_what_to_do(tmp_path, monkeypatch):
 
 def test_the_door(tmp_path, capsys):
     make(tmp_path / "m", [article("1")], [deleted("1"), CUT])
-    with pytest.raises(ValueError, match="salvage"):
-        mirror.main([str(tmp_path / "m")])
+    assert mirror.main([str(tmp_path / "m")]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("mediswift.mirror: a MEDLINE file must be whole") and "--salvage" in said
     assert mirror.main([str(tmp_path / "m"), "--salvage"]) == 0
     assert "0 articles" in capsys.readouterr().out
-    with pytest.raises(FileNotFoundError, match="MEDLINE is read from"):
-        mirror.main([str(tmp_path / "none")])
+    assert mirror.main([str(tmp_path / "none")]) == 1
+    assert "MEDLINE is read from" in capsys.readouterr().err
+    assert mirror.main([str(tmp_path / "m"), "--salvage", "--processes", "0"]) == 1
+    assert "one process or more, got 0" in capsys.readouterr().err
 
 
 def test_parts_are_written_in_small_groups(tmp_path, monkeypatch):

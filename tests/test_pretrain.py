@@ -290,7 +290,7 @@ def test_runs_of_another_profile_recipe_or_text_are_not_found(moved, monkeypatch
 
 
 def test_the_door_needs_a_configuration(capsys):
-    assert pretrain.main([]) == 2
+    assert pretrain.main([]) == pretrain.main(["--help"]) == 2
     assert "usage: python -m mediswift.pretrain CONFIG.json" in capsys.readouterr().err
 
 

@@ -364,9 +364,7 @@ def test_a_page_depends_on_every_record_that_it_may_show(root):
 def test_data_is_fetched_before_the_first_notebook_needs_it(root, monkeypatch):
     fetched = []
     monkeypatch.setattr(demo, "fetch", fetched.append)
-    monkeypatch.setattr(
-        runner.subprocess, "run", lambda *_, **__: type("Done", (), {"returncode": 0})
-    )
+    monkeypatch.setattr(runner, "supervise", lambda _: 0)
     runner.run_study(make_study(root, parameters={"text": "sample:"}), root=root)
     assert fetched == []
     runner.run_study(make_study(root, parameters={"text": "demo:"}), root=root)
@@ -379,11 +377,25 @@ def test_a_failure_of_snakemake_itself_is_not_a_success(root, monkeypatch):
         job.output.parent.mkdir(parents=True, exist_ok=True)
         job.output.touch()
     monkeypatch.setattr(demo, "fetch", lambda _: None)
-    monkeypatch.setattr(
-        runner.subprocess, "run", lambda *_, **__: type("Done", (), {"returncode": 1})
-    )
-    with pytest.raises(RuntimeError, match="Snakemake stopped with code 1"):
+    monkeypatch.setattr(runner, "supervise", lambda _: 1)
+    with pytest.raises(RuntimeError, match="Snakemake stopped with code 1; it says why above$"):
         runner.run_study(study, 2, root)
+    # nor is what failed in an earlier call a failure of this one
+    failed = runner.jobs(study, root)[0].output.with_suffix(".failed.ipynb")
+    failed.touch()
+    with pytest.raises(RuntimeError, match=r"says why above; an executor .*mediswift\[cluster\]"):
+        runner.run_study(study, root=root, profile=runner.ROOT / "profiles" / "slurm")
+    monkeypatch.setattr(runner, "supervise", lambda _: failed.write_text("anew"))
+    assert [job.output for job in runner.run_study(study, 2, root)] == [
+        failed.with_name(failed.name.replace(".failed", ""))
+    ]
+
+
+@pytest.mark.parametrize("cores", [0, -1])
+def test_a_study_needs_a_core(root, monkeypatch, cores):
+    monkeypatch.setattr(runner, "supervise", None)
+    with pytest.raises(ValueError, match=f"one core or more, got --cores {cores}"):
+        runner.run_study(make_study(root), cores, root)
 
 
 @pytest.mark.parametrize("given", [{}, {"seed": 7}])
