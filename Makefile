@@ -37,7 +37,7 @@ study: $(READY) ## execute a study: make study STUDY=studies/NAME.yaml
 	$(BIN)/python -m mediswift study $(STUDY)
 
 test: $(READY) ## all tests but the slow ones, under ten minutes on two cores
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadscope
 
 slow: $(READY) ## the slow tests
 	$(BIN)/python -m pytest -m slow

@@ -105,12 +105,7 @@ def test_the_command_line_takes_a_profile_or_cores(monkeypatch, capsys):
 
 def test_a_profile_takes_the_place_of_cores(root, monkeypatch):
     commands = []
-
-    def record(command, **_):
-        commands.append(command)
-        return type("Done", (), {"returncode": 0})
-
-    monkeypatch.setattr(runner.subprocess, "run", record)
+    monkeypatch.setattr(runner, "supervise", lambda words: commands.append(words) or 0)
     monkeypatch.chdir(runner.ROOT)
     runner.run_study(TINY, root=root, profile=Path("profiles/slurm"))
     runner.run_study(TINY, 2, root)
