@@ -172,7 +172,7 @@ def test_executed_notebooks_come_back_from_the_queue_and_failed_ones_too(tmp_pat
     left = runner.run_study(study, root=root, profile=runner.ROOT / "profiles" / "slurm")
     logs = "".join(path.read_text() for path in slurm.glob("out.*"))
     assert [job.name for job in left] == ["two-seed0"], logs
-    made = sorted(path.name for path in left[0].output.parent.iterdir())
+    made = sorted(path.name for path in left[0].output.parent.glob("[!.]*"))  # locks are hidden
     assert made == [
         "one-seed0.ipynb", "one-seed1.ipynb", "two-seed0.failed.ipynb", "two-seed1.ipynb",
     ]  # fmt: skip
