@@ -26,6 +26,8 @@ FIXED = ("seed", "questions")
 """What all variants share: seeds are repetitions, and questions are what is compared on."""
 LONGEST = 32
 """Characters of a text that names a variant, for reading."""
+DISTINGUISHABLE, STAR = "distinguishable", "*"
+INTERVALS = "[95 % over seeds] [over questions]"
 Found = dict[tuple[str, int], Record]
 """Examination of each (variant, seed)."""
 
@@ -152,12 +154,12 @@ def told(record: Record, column: str = "variant") -> str:
     rows = record.metrics[f"{column}s"]
     names = [short(row[column]) for row in rows]
     wide = max(map(len, [column, *names])) + 2
-    lines = [f"{column:{wide}}{'accuracy':>9}  above {names[0]}"]
+    lines = [f"{column:{wide}}{'accuracy':>9}  above {names[0]}, {INTERVALS}"]
     for row, name in zip(rows, names, strict=True):
         line = f"{name:{wide}}{100 * row['accuracy']:9.1f}"
         lines.append(line + (f"  {difference(row)}" if "difference" in row else ""))
     majority = record.metrics["rows"][0]["majority_accuracy"]
-    return "\n".join([*lines, f"{'majority':{wide}}{100 * majority:9.1f}"])
+    return "\n".join([*lines, f"{'majority':{wide}}{100 * majority:9.1f}", *starred(rows)])
 
 
 def short(variant: str) -> str:
@@ -175,15 +177,22 @@ def verdict(row: dict[str, Any]) -> str:
     """Whether a variant can be told from the first one: both intervals must leave out zero."""
     pairs = [(row["low"], row["high"]), (row["questions_low"], row["questions_high"])]
     clear = all(low is not None and low * high > 0 for low, high in pairs)
-    return "distinguishable" if clear else "not distinguishable"
+    return DISTINGUISHABLE if clear else f"not {DISTINGUISHABLE}"
 
 
 def difference(row: dict[str, Any]) -> str:
-    """How far a variant is above the first one, in points: both intervals, and the verdict."""
+    """How far a variant is above the first one, in points: both intervals, and maybe a star."""
     ends = [row["low"], row["high"], row["questions_low"], row["questions_high"]]
     text = ["?" if x is None else f"{100 * x:+.1f}" for x in ends]
-    over = f"[{text[0]}, {text[1]}] over seeds, [{text[2]}, {text[3]}] over questions"
-    return f"{100 * row['difference']:+.1f} {over}: {verdict(row)}"
+    over = f"[{text[0]}, {text[1]}] [{text[2]}, {text[3]}]"
+    star = f" {STAR}" if verdict(row) == DISTINGUISHABLE else ""
+    return f"{100 * row['difference']:+.1f} {over}{star}"
+
+
+def starred(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The line that says what a star is, where one of `rows` has one."""
+    there = any("difference" in row and verdict(row) == DISTINGUISHABLE for row in rows)
+    return [f"{STAR} {DISTINGUISHABLE}: both intervals leave out zero"] if there else []
 
 
 def _worth(own: np.ndarray, first: np.ndarray) -> dict[str, Any]:

@@ -92,15 +92,13 @@ def gains(record: Record, metric: str = "bits_per_byte") -> dict[str, dict[str, 
 
 
 def told(record: Record) -> str:
-    """Table of `costs` and `gains`, a line a way, in bits per byte."""
-    head = f"above {DENSE}"
-    lines = [f"{'':20} {'before':>7} {'after':>7}  {head:26}above what {SPARSE}"]
-    beside = {way: signed(row) for way, row in gains(record).items()}
+    """Tables of `costs` and `gains`, a line a way, in bits per byte."""
+    lines = [f"{'':20} {'before':>7} {'after':>7}  above {DENSE}"]
     for row in costs(record):
         line = f"{row['way']:20} {row['before']:7.3f} {row['value']:7.3f}"
-        line += f"  {signed(row):26}" if "difference" in row else ""
-        lines.append((line + beside.get(row["way"], "")).rstrip())
-    return "\n".join(lines)
+        lines.append(line + (f"  {signed(row)}" if "difference" in row else ""))
+    beside = [f"{way:36}  {signed(row)}" for way, row in gains(record).items()]
+    return "\n".join([*lines, f"{'':36}  above what {SPARSE}", *beside])
 
 
 def _rows(

@@ -87,13 +87,13 @@ def told(record: Record) -> str:
     """Table of a study, a line a variant, in percent and points, and the baselines."""
     rows, baselines = record.metrics["variants"], record.metrics["baselines"]
     wide = max(len(name) for name in ["variant", *(row["name"] for row in baselines)]) + 2
-    lines = [f"{record.params['field']:{wide}}{'micro-F1':>9}  above {rows[0]['variant']}"]
+    head = f"{record.params['field']:{wide}}{'micro-F1':>9}"
+    lines = [f"{head}  above {rows[0]['variant']}, {ablation.INTERVALS}"]
     for row in rows:
         line = f"{row['variant']:{wide}}{100 * row['micro_f1']:9.1f}"
         lines.append(line + (f"  {ablation.difference(row)}" if "difference" in row else ""))
-    return "\n".join(
-        [*lines, *(f"{row['name']:{wide}}{100 * row['micro_f1']:9.1f}" for row in baselines)]
-    )
+    lines += [f"{row['name']:{wide}}{100 * row['micro_f1']:9.1f}" for row in baselines]
+    return "\n".join([*lines, *ablation.starred(rows)])
 
 
 def _worth(own: Mapping[int, Report], first: Mapping[int, Report]) -> dict[str, Any]:

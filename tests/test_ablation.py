@@ -54,7 +54,7 @@ def test_the_command_line_says_the_same(record, place, pretrained, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == record.id
     assert lines[-5:-1] == ablation.told(record).splitlines()
-    assert "majority" in lines[-2] and "over questions" in lines[-3]
+    assert "majority" in lines[-2] and lines[-3].count("[") == 2
 
 
 @pytest.mark.parametrize(
@@ -145,4 +145,7 @@ def test_both_intervals_must_leave_out_zero(ends, verdict, record):
     names = ("low", "high", "questions_low", "questions_high")
     row = first | {"variant": "A>L", "difference": 0.2} | dict(zip(names, ends, strict=True))
     told = ablation.told(replace(record, metrics=record.metrics | {"variants": [first, row]}))
-    assert told.splitlines()[2].endswith(f": {verdict}")
+    assert ablation.verdict(row) == verdict
+    starred = verdict == "distinguishable"
+    assert told.splitlines()[2].endswith("] *" if starred else "]")
+    assert (told.splitlines()[-1] == "* distinguishable: both intervals leave out zero") == starred
