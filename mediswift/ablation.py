@@ -9,7 +9,7 @@ chance, and both must leave out zero. Every number is that of an `examine` recor
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -69,15 +69,26 @@ def parents(
 
     >>> parents(base, {"0": ["pretrain-a"], "0.75": ["pretrain-b"]}, "sparsity")  # doctest: +SKIP
     """
+    found, params = of_parents(base, kinds, what, exam_of, runs)
+    return keep("ablation", what, "variant", found, params, runs)
+
+
+def of_parents(
+    base: FinetuneConfig,
+    kinds: Mapping[str, Sequence[str]],
+    what: str,
+    test: Callable[[FinetuneConfig, str | Path], Record],
+    runs: str | Path,
+) -> tuple[Found, dict[str, Any]]:
+    """What `test` makes of `base` after each run of each kind, and the parameters of the study."""
     made = by_seed(kinds, runs)
     found = {
-        (name, seed): exam_of(replace(base, parent=run, seed=seed), runs)
+        (name, seed): test(replace(base, parent=run, seed=seed), runs)
         for name, own in made.items()
         for seed, run in own.items()
     }
     seeds = list(next(iter(made.values())))
-    params = asdict(base) | {"field": what, "values": dict(kinds), "seeds": seeds}
-    return keep("ablation", what, "variant", found, params, runs)
+    return found, asdict(base) | {"field": what, "values": dict(kinds), "seeds": seeds}
 
 
 def vary(base: FinetuneConfig, field: str, values: Sequence[Any]) -> dict[Any, FinetuneConfig]:
@@ -152,14 +163,31 @@ def worth(
 def told(record: Record, column: str = "variant") -> str:
     """Table of a study, a line a variant, in percent and points."""
     rows = record.metrics[f"{column}s"]
-    names = [short(row[column]) for row in rows]
-    wide = max(map(len, [column, *names])) + 2
-    lines = [f"{column:{wide}}{'accuracy':>9}  above {names[0]}, {INTERVALS}"]
-    for row, name in zip(rows, names, strict=True):
-        line = f"{name:{wide}}{100 * row['accuracy']:9.1f}"
-        lines.append(line + (f"  {difference(row)}" if "difference" in row else ""))
+    named = [(short(row[column]), row) for row in rows]  # two may be named alike
     majority = record.metrics["rows"][0]["majority_accuracy"]
-    return "\n".join([*lines, f"{'majority':{wide}}{100 * majority:9.1f}", *starred(rows)])
+    return table(column, "accuracy", named, {"majority": majority})
+
+
+def table(
+    column: str,
+    figure: str,
+    rows: Sequence[tuple[str, dict[str, Any]]],
+    below: Mapping[str, float],
+) -> str:
+    """Table of a `figure` by variant, in percent, and points above the first one.
+
+    `rows`: each variant's name and its row as `worth` gives it; `below`: what stands under them.
+    """
+    wide = max(map(len, [column, *(name for name, _ in rows), *below])) + 2
+    head = f"{column:{wide}}{figure.replace('_f1', '-F1'):>9}"
+    lines = [f"{head}  above {rows[0][0]}, {INTERVALS}"]
+    for name, row in rows:
+        line = f"{name:{wide}}{100 * row[figure]:9.1f}"
+        lines.append(line + (f"  {_difference(row)}" if "difference" in row else ""))
+    lines += [f"{name:{wide}}{100 * value:9.1f}" for name, value in below.items()]
+    if any("difference" in row and verdict(row) == DISTINGUISHABLE for _, row in rows):
+        lines.append(f"{STAR} {DISTINGUISHABLE}: both intervals leave out zero")
+    return "\n".join(lines)
 
 
 def short(variant: str) -> str:
@@ -180,19 +208,13 @@ def verdict(row: dict[str, Any]) -> str:
     return DISTINGUISHABLE if clear else f"not {DISTINGUISHABLE}"
 
 
-def difference(row: dict[str, Any]) -> str:
-    """How far a variant is above the first one, in points: both intervals, and maybe a star."""
+def _difference(row: dict[str, Any]) -> str:
+    # Both intervals, and maybe a star
     ends = [row["low"], row["high"], row["questions_low"], row["questions_high"]]
     text = ["?" if x is None else f"{100 * x:+.1f}" for x in ends]
     over = f"[{text[0]}, {text[1]}] [{text[2]}, {text[3]}]"
     star = f" {STAR}" if verdict(row) == DISTINGUISHABLE else ""
     return f"{100 * row['difference']:+.1f} {over}{star}"
-
-
-def starred(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The line that says what a star is, where one of `rows` has one."""
-    there = any("difference" in row and verdict(row) == DISTINGUISHABLE for row in rows)
-    return [f"{STAR} {DISTINGUISHABLE}: both intervals leave out zero"] if there else []
 
 
 def _worth(own: np.ndarray, first: np.ndarray) -> dict[str, Any]:

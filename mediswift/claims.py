@@ -91,9 +91,9 @@ def _ends(record: Record) -> tuple[list[float], list[float]]:
 
 def _reads(record: Record) -> bool:
     """Whether all seeds of some variant have intervals wholly above what one answer reaches."""
-    rows = record.metrics["rows"]
+    rows, constant = record.metrics["rows"], _constant(record)
     return any(
-        all(row["low"] > _constant(record) for row in rows if row["variant"] == name)
+        all(row["low"] > constant for row in rows if row["variant"] == name)
         for name in {row["variant"] for row in rows}
     )
 

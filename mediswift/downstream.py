@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from mediswift import ablation, classify, machine, stats
 from mediswift.finetune import FinetuneConfig
 from mediswift.hallmarks import Report, counts, f1
 from mediswift.records import Record
-from mediswift.runs import by_seed
 
 FIGURES = "name micro_f1 low high macro_f1 n truncated unparsed".split()
 
@@ -38,12 +36,7 @@ def study(
 
     >>> study(base, {"0": ["pretrain-a"], "0.75": ["pretrain-b"]}, "sparsity")  # doctest: +SKIP
     """
-    made = by_seed(kinds, runs)
-    tested = {
-        (name, seed): classify.classify(replace(base, parent=run), [seed], runs)
-        for name, own in made.items()
-        for seed, run in own.items()
-    }
+    tested, params = ablation.of_parents(base, kinds, what, _test, runs)
     rows = [_row(name, seed, record) for (name, seed), record in tested.items()]
     first = next(iter(tested.values()))
     return machine.keep_study(
@@ -51,8 +44,7 @@ def study(
         "downstream",
         f"hoc-{what}",
         {"tests": [row["test"] for row in rows]},
-        params=asdict(base)
-        | {"field": what, "values": dict(kinds), "seeds": list(next(iter(made.values())))},
+        params=params,
         metrics={
             "rows": rows,
             "variants": worth({key: _answers(record, runs) for key, record in tested.items()}),
@@ -85,15 +77,13 @@ def worth(reports: Mapping[tuple[str, int], Report]) -> list[dict[str, Any]]:
 
 def told(record: Record) -> str:
     """Table of a study, a line a variant, in percent and points, and the baselines."""
-    rows, baselines = record.metrics["variants"], record.metrics["baselines"]
-    wide = max(len(name) for name in ["variant", *(row["name"] for row in baselines)]) + 2
-    head = f"{record.params['field']:{wide}}{'micro-F1':>9}"
-    lines = [f"{head}  above {rows[0]['variant']}, {ablation.INTERVALS}"]
-    for row in rows:
-        line = f"{row['variant']:{wide}}{100 * row['micro_f1']:9.1f}"
-        lines.append(line + (f"  {ablation.difference(row)}" if "difference" in row else ""))
-    lines += [f"{row['name']:{wide}}{100 * row['micro_f1']:9.1f}" for row in baselines]
-    return "\n".join([*lines, *ablation.starred(rows)])
+    rows = [(row["variant"], row) for row in record.metrics["variants"]]
+    baselines = {row["name"]: row["micro_f1"] for row in record.metrics["baselines"]}
+    return ablation.table(record.params["field"], "micro_f1", rows, baselines)
+
+
+def _test(config: FinetuneConfig, runs: str | Path) -> Record:
+    return classify.classify(config, [config.seed], runs)
 
 
 def _worth(own: Mapping[int, Report], first: Mapping[int, Report]) -> dict[str, Any]:

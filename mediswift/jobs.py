@@ -15,6 +15,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+STOPPED = "stopped; call again to go on"
+"""What is said when work was asked to stop, and has kept what it had done."""
+
 
 @contextmanager
 def sole_job(folder: Path, speaks: bool = True) -> Iterator[None]:

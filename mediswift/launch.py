@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from mediswift import pretrain as recipe
-from mediswift.jobs import stop_politely
+from mediswift.jobs import STOPPED, stop_politely
 from mediswift.pretrain import PretrainConfig
 from mediswift.records import Record
 
@@ -81,7 +81,7 @@ def _run(words: list[str], errors: Path) -> None:
                 child.terminate()  # torchrun tells its processes, and waits for their checkpoint
                 last = _tell(child)
                 child.wait()
-            raise KeyboardInterrupt(last or "stopped; call again to go on") from stop
+            raise KeyboardInterrupt(last or STOPPED) from stop
     if child.returncode:
         raise RuntimeError(f"{_why(errors)} (exit code {child.returncode} of torchrun)")
 

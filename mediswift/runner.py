@@ -93,14 +93,14 @@ def _was_done(notebook: Path, values: dict[str, Any], output: Path, asked: float
 
 
 def _execute(notebook: Path, values: dict[str, Any], output: Path) -> float:
-    failed = output.with_suffix(".failed.ipynb")
-    failed.unlink(missing_ok=True)
+    copy = failed(output)
+    copy.unlink(missing_ok=True)
     began = time.perf_counter()
     os.environ.update(QUIET)
     with handing_on() as stopped:
         try:
             papermill.execute_notebook(
-                str(notebook), str(failed), values, cwd=str(notebook.parent), progress_bar=False,
+                str(notebook), str(copy), values, cwd=str(notebook.parent), progress_bar=False,
                 extra_arguments=["--log-level=ERROR"],
                 kernel_name="python3", kernel_manager_class=Kernel,
             )  # fmt: skip
@@ -108,8 +108,8 @@ def _execute(notebook: Path, values: dict[str, Any], output: Path) -> float:
             if stopped.is_set():
                 why = getattr(error, "evalue", error)
                 raise KeyboardInterrupt(f"{notebook.name} was asked to stop: {why}") from None
-            raise RuntimeError(_told(notebook, error, failed)) from None
-    os.replace(failed, output)
+            raise RuntimeError(_told(notebook, error, copy)) from None
+    os.replace(copy, output)
     return time.perf_counter() - began
 
 
@@ -213,15 +213,19 @@ def run_study(
     options += ["--nolock", "--rerun-incomplete"]  # its own lock would outlive a killed run
     config = ["--config", f"study={study.resolve()}", f"root={root}"]
     with records.alone(root / "runs" / "study"):
-        before = [_changed(_failed(job)) for job in todo]
+        before = [_changed(failed(job.output)) for job in todo]
         code = supervise([*command, *options, *config])
-        after = [_changed(_failed(job)) for job in todo]
+        after = [_changed(failed(job.output)) for job in todo]
     if code and before == after:  # no notebook failed, or an earlier call's did
-        hint = '; an executor that it does not know: pip install "mediswift[cluster]"' * bool(
-            profile
-        )
-        raise RuntimeError(f"Snakemake stopped with code {code}; it says why above{hint}")
+        hint = '; an executor that it does not know: pip install "mediswift[cluster]"'
+        why = f"Snakemake stopped with code {code}; it says why above"
+        raise RuntimeError(why + hint if profile else why)
     return [job for job in todo if _is_open(job)] if code else []
+
+
+def failed(output: Path) -> Path:
+    """Where the executed copy of a notebook lies that failed instead of making `output`."""
+    return output.with_suffix(".failed.ipynb")
 
 
 def seconds_of(output: Path) -> float:
@@ -288,13 +292,9 @@ def _agree(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return all(one[name] == other[name] for name in one.keys() & other.keys())
 
 
-def _failed(job: Job) -> Path:
-    return job.output.with_suffix(".failed.ipynb")
-
-
 def _changed(path: Path) -> int:
     return path.stat().st_mtime_ns if path.exists() else 0
 
 
 def _is_open(job: Job) -> bool:
-    return not job.output.exists() or _failed(job).exists()
+    return not job.output.exists() or failed(job.output).exists()

@@ -18,10 +18,9 @@ from contextlib import suppress
 
 import psutil
 
-from mediswift.jobs import stop_politely
+from mediswift.jobs import STOPPED, stop_politely
 
 PAUSE = 0.1
-STOPPED = "stopped; call again to go on"
 
 
 def supervise(words: Sequence[str]) -> int:

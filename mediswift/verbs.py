@@ -194,7 +194,7 @@ def run_study(arguments: argparse.Namespace) -> int:
 
     todo = runner.run_study(arguments.study, arguments.cores, profile=arguments.profile)
     for job in todo:
-        failed = job.output.with_suffix(".failed.ipynb")
+        failed = runner.failed(job.output)
         why = f"failed: see {failed}" if failed.exists() else "not reached"
         print(f"{job.name}: {why}", file=sys.stderr)
     if todo:
