@@ -8,20 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mediswift import studies, verbs
+from mediswift.jobs import answer
 from mediswift.models import SIZES
 
 
 def main(argv: list[str] | None = None) -> int:
     """Exit code of the command: 0 done, 1 something failed, 2 wrong words, 130 interrupted."""
     arguments = make_parser().parse_args(argv)
-    try:
-        return arguments.run(arguments)
-    except (ValueError, OSError, RuntimeError, ArithmeticError) as error:
-        print(f"mediswift: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt as stop:
-        print(f"mediswift: {stop or 'interrupted; call again to go on'}", file=sys.stderr)
-        return 130
+    return answer("mediswift", lambda: arguments.run(arguments))
 
 
 def make_parser() -> argparse.ArgumentParser:

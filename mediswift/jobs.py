@@ -2,14 +2,15 @@
 
 Decisions: the lock is the operating system's, so a killed job leaves none behind. Ctrl-C and
 SIGTERM, which a cluster sends before it takes a node away, set a flag; who works looks at it where
-stopping loses nothing.
+stopping loses nothing. What it ends with is an exit code and a line, never a traceback.
 """
 
 from __future__ import annotations
 
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +18,23 @@ from filelock import FileLock, Timeout
 
 STOPPED = "stopped; call again to go on"
 """What is said when work was asked to stop, and has kept what it had done."""
+
+
+def answer(name: str, work: Callable[[], int]) -> int:
+    """Exit code of a command called `name`: that of `work`, 1 after an error that says what is
+    wrong, 130 when it was asked to stop; the reason is one line on stderr.
+
+    >>> answer("mediswift", lambda: 0)
+    0
+    """
+    try:
+        return work()
+    except (ValueError, OSError, RuntimeError, ArithmeticError) as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as stop:
+        print(f"{name}: {stop or 'interrupted; call again to go on'}", file=sys.stderr)
+        return 130
 
 
 @contextmanager

@@ -36,6 +36,7 @@ from tqdm import tqdm
 from mediswift import damage, medline, places, records
 from mediswift.damage import Report
 from mediswift.documents import make_document
+from mediswift.jobs import answer
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -251,14 +252,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--salvage", action="store_true", help="leave out what is damaged")
     given = parser.parse_args(argv)
-    try:
-        articles = load(given.path, given.processes, salvage=given.salvage)
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"mediswift.mirror: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("mediswift.mirror: interrupted; call again to go on", file=sys.stderr)
-        return 130
+    return answer("mediswift.mirror", lambda: _show(given))
+
+
+def _show(given: argparse.Namespace) -> int:
+    articles = load(given.path, given.processes, salvage=given.salvage)
     print(f"{len(articles):,} articles: medline:{given.path}")
     return 0
 
