@@ -221,15 +221,12 @@ def _worth(own: np.ndarray, first: np.ndarray) -> dict[str, Any]:
     row = {"accuracy": float(own.mean()), "seeds": len(own)}
     if own is first:
         return row
-    over = stats.over_seeds(list(own.mean(1) - first.mean(1)))
-    ends = (over.low, over.high) if len(own) > 1 else (None, None)
+    found = stats.above(dict(enumerate(own.mean(1))), dict(enumerate(first.mean(1))))
     low, high = stats.bootstrap(
         lambda a, b: float(np.mean(a - b)), own.mean(0), first.mean(0), seed=0
     )
-    return row | {
-        "difference": over.mean, "low": ends[0], "high": ends[1],
-        "questions_low": low, "questions_high": high,
-    }  # fmt: skip
+    found.pop("value")  # the accuracy
+    return row | found | {"questions_low": low, "questions_high": high}
 
 
 def _row(column: str, name: str, seed: int, exam: Record) -> dict[str, Any]:

@@ -24,6 +24,8 @@ from mediswift.runs import load_model, load_tokenizer
 
 RECIPE = 1
 """Raised whenever the same models would give other figures."""
+PREDICTIONS = "predictions.jsonl"
+"""File of the answers, beside the record."""
 
 
 def classify(base: FinetuneConfig, seeds: Iterable[int], runs: str | Path = "runs") -> Record:
@@ -45,6 +47,12 @@ def classify(base: FinetuneConfig, seeds: Iterable[int], runs: str | Path = "run
     )
     folder = Path(runs) / name
     return machine.once(folder, lambda: _test(base, seeds, tuned, items, folder))
+
+
+def answers(record: Record, runs: str | Path = "runs") -> Report:
+    """What all models of a record answered, read back from its predictions."""
+    lines = (Path(runs) / record.id / PREDICTIONS).read_text(encoding="utf-8")
+    return Report([json.loads(line) for line in lines.splitlines()])
 
 
 def told(record: Record) -> str:
@@ -73,7 +81,7 @@ def _test(
         reports.append(replace(report, name=f"seed {seed}"))
     baselines = [*hallmarks.constants(test, training), hallmarks.bag_of_words(test, training)]
     lines = [json.dumps({"name": r.name} | p) + "\n" for r in reports for p in r.predictions]
-    records.write_text(folder / "predictions.jsonl", "".join(lines))
+    records.write_text(folder / PREDICTIONS, "".join(lines))
     record = Record(
         id=folder.name,
         kind="hoc",

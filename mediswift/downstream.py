@@ -8,7 +8,6 @@ Every number follows from the answers that `classify` kept.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,7 @@ def study(
     """
     tested, params = ablation.of_parents(base, kinds, what, _test, runs)
     rows = [_row(name, seed, record) for (name, seed), record in tested.items()]
+    said = {key: classify.answers(record, runs) for key, record in tested.items()}
     first = next(iter(tested.values()))
     return machine.keep_study(
         runs,
@@ -47,7 +47,7 @@ def study(
         params=params,
         metrics={
             "rows": rows,
-            "variants": worth({key: _answers(record, runs) for key, record in tested.items()}),
+            "variants": worth(said),
             "baselines": [{k: row[k] for k in FIGURES} for row in first.metrics["baselines"]],
             "train_documents": first.metrics["train_documents"],
         },
@@ -112,8 +112,3 @@ def _row(name: str, seed: int, record: Record) -> dict[str, Any]:
     kept = {figure: found[figure] for figure in FIGURES if figure != "name"}
     about = {"variant": name, "seed": seed, "parent": record.parent}
     return about | {"run": found["run"], "test": record.id} | kept
-
-
-def _answers(record: Record, runs: str | Path) -> Report:
-    lines = (Path(runs) / record.id / "predictions.jsonl").read_text(encoding="utf-8")
-    return Report([json.loads(line) for line in lines.splitlines()])

@@ -27,7 +27,7 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from mediswift import corpus, machine, materials, models, pubmedqa, records, tokens
+from mediswift import corpus, jobs, machine, materials, models, pubmedqa, records, tokens
 from mediswift.flops import Shape
 from mediswift.pubmedqa import PHRASE, evaluate, render
 from mediswift.questions import ANSWERS
@@ -165,4 +165,4 @@ def _race(model, tokenizer, questions: Dataset, rounds: int, sizes: Sequence[int
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(jobs.answer("mediswift.harness", main))

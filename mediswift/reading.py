@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from mediswift import mirror, records
+from mediswift import jobs, mirror, records
 from mediswift.agreement import agreement, everything, ours, theirs
 from mediswift.records import Record, peak_bytes
 from mediswift.stats import spread
@@ -216,4 +216,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(jobs.answer("mediswift.reading", main))

@@ -1,6 +1,8 @@
 """The measurement of reading: rows, the record, and that a failed process is no figure."""
 
 import gzip
+import runpy
+import sys
 
 import pytest
 from test_medline import article, document
@@ -55,6 +57,15 @@ def test_the_record_holds_all(file, tmp_path, monkeypatch, capsys):
     assert len(found.metrics["rows"]) == 2 and found.metrics["baseline"] == reading.BASELINE
     assert reading.main([str(file), "--only", "ours"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].split()[0] == "49"
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+def test_the_command_says_what_is_wrong_in_a_line(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["reading", "none.xml.gz", "--only", "ours"])
+    with pytest.raises(SystemExit, match="1"):
+        runpy.run_module("mediswift.reading", run_name="__main__")
+    said = capsys.readouterr().err
+    assert said.startswith("mediswift.reading: ") and said.count("\n") == 1
 
 
 def test_pubmed_is_smaller_than_the_table_of_pmids():
