@@ -56,7 +56,7 @@ class PretrainConfig:
     warmup: float = 0.05
     """Fraction of the steps spent warming up."""
     precision: str = "no"
-    """Mixed precision: no | bf16 (on a GPU)."""
+    """Mixed precision: no | bf16 (on a GPU, or a CPU that multiplies it)."""
     validations: int = 5
     """How often to validate, evenly spread."""
     validation_rows: int = 0

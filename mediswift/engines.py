@@ -52,12 +52,14 @@ class Native(Engine):
 
     def unfit(self, matrix: Layout, device: str, dtype: torch.dtype) -> str:
         """Why it computes this on no such device; "" when it can, where it is installed."""
-        fits = device == "cpu" and dtype in native.TYPES
-        return "" if fits else f"native computes float32 on a CPU, not {dtype} on {device}"
+        if device != "cpu" or dtype not in native.SOURCES:
+            return f"native computes float32 or bfloat16 on a CPU, not {dtype} on {device}"
+        scattered = dtype == native.HALF and matrix.groups is None
+        return f"native computes {dtype} {products.GROUPED}" if scattered else ""
 
     def refuses(self, matrix: Layout, device: str, dtype: torch.dtype) -> str:
         """Why this engine cannot, on this machine; "" when it can."""
-        return self.unfit(matrix, device, dtype) or native.why_not()
+        return self.unfit(matrix, device, dtype) or native.why_not(dtype)
 
     def index(self, matrix: Layout) -> list[Tensor]:
         """Tensors that `product` needs, made once."""
@@ -67,7 +69,7 @@ class Native(Engine):
         self, x: Tensor, values: Tensor, bias: Tensor | None, index: list[Tensor], outputs: int
     ) -> Tensor:
         """Outputs (T, O) of inputs `x` (T, I)."""
-        return products.linear(x, values, bias, index, outputs)
+        return products.linear(x.to(computed_in(x)), values, bias, index, outputs)
 
 
 class Bmm(Engine):
@@ -176,7 +178,7 @@ def dense(values: Tensor, order: Tensor, outputs: int, inputs: int) -> Tensor:
     [[1.0, 0.0], [0.0, 1.0]]
     """
     size = outputs * inputs
-    on_cpu = values.device.type == "cpu" and values.dtype in native.TYPES
+    on_cpu = values.device.type == "cpu" and values.dtype in (torch.float32, torch.float64)
     if on_cpu and order.dtype == torch.int32:
         return products.place(values, order, size).view(outputs, inputs)
     flat = values.new_zeros(size).scatter(0, order.flatten().long(), values.flatten())

@@ -63,7 +63,7 @@ class FinetuneConfig:
     micro_batch: int = 4
     lr: float = 1e-3
     precision: str = "no"
-    """Mixed precision: no | bf16 (on a GPU)."""
+    """Mixed precision: no | bf16 (on a GPU, or a CPU that multiplies it)."""
     max_length: int = 0
     """Longest sequence in tokens; 0 = the model's own limit."""
     seed: int = 0

@@ -13,12 +13,9 @@
 // checks them. Every sum has one order, whatever the number of threads. Never build with -ffast-math:
 // it may reorder these sums, and the registers' schedule with them.
 
-#include <cstddef>
-#include <cstdint>
-#include <cstdlib>
 #include <cstring>
-#include <new>
-#include <utility>
+
+#include "panels.h"
 
 #ifndef REAL
 #define REAL float
@@ -33,9 +30,6 @@ constexpr int BYTES = 16, REGISTERS = 32;
 #else
 constexpr int BYTES = 16, REGISTERS = 16;
 #endif
-
-#define ALWAYS static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 16")
 
 namespace {
 
@@ -52,42 +46,9 @@ ALWAYS vec load(const REAL* p) { vec v; memcpy(&v, p, sizeof v); return v; }
 ALWAYS void store(REAL* p, vec v) { memcpy(p, &v, sizeof v); }
 ALWAYS vec all(REAL value) { return value - vec{}; }
 
-int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-int64_t pieces(int64_t size, int64_t piece) { return (size + piece - 1) / piece; }
-
-struct Scratch {  // memory on cache lines, one piece a thread and use, kept for the next call
-  REAL* at = nullptr;
-  int64_t held = 0;
-  REAL* of(int64_t size) {
-    if (size > held) {
-      free(at);
-      void* p = nullptr;
-      if (posix_memalign(&p, 64, size * sizeof(REAL))) throw std::bad_alloc();
-      at = static_cast<REAL*>(p), held = size;
-    }
-    return at;
-  }
-  ~Scratch() { free(at); }
-};
 thread_local Scratch scratch_x, scratch_y;
 
-// ---- Packing: a W x W transpose in registers, by exchanging one bit of row and column at a time
-
-template <int S, size_t... J>
-ALWAYS void exchange(vec& a, vec& b, std::index_sequence<J...>) {
-  vec low = __builtin_shufflevector(a, b, (int(J) & S ? W + int(J) - S : int(J))...);
-  vec high = __builtin_shufflevector(a, b, (int(J) & S ? W + int(J) : int(J) + S)...);
-  a = low, b = high;
-}
-
-template <int S = 1>
-ALWAYS void transpose(vec (&rows)[W]) {
-  if constexpr (S < W) {
-    UNROLL for (int i = 0; i < W; i++)
-      if (!(i & S)) exchange<S>(rows[i], rows[i + S], std::make_index_sequence<W>{});
-    transpose<2 * S>(rows);
-  }
-}
+// ---- Packing
 
 // to[c * to_stride + r] = from[r * from_stride + c] for the first `rows` and all `cols`
 void turn(const REAL* from, int64_t from_stride, int64_t rows, int64_t cols, REAL* to,
@@ -324,7 +285,7 @@ void grouped_forward(int threads, int64_t tokens, int64_t inputs, int64_t output
                      const REAL* bias, const REAL* x, REAL* y) {
 #pragma omp parallel num_threads(threads)
   {
-    REAL* panel = scratch_x.of(STRIPS * TILE * inputs);
+    REAL* panel = scratch_x.of<REAL>(STRIPS * TILE * inputs);
 #pragma omp for schedule(dynamic)
     for (int64_t p = 0; p < pieces(tokens, STRIPS * TILE); p++) {
       int64_t t = p * STRIPS * TILE, strips = least(STRIPS, pieces(tokens - t, TILE));
@@ -344,8 +305,8 @@ void grouped_input_gradient(int threads, int64_t tokens, int64_t inputs, int64_t
                             const int32_t* row, const REAL* w, const REAL* g_y, REAL* g_x) {
 #pragma omp parallel num_threads(threads)
   {
-    REAL *panel_y = scratch_y.of(STRIPS * TILE * outputs);
-    REAL *panel_x = scratch_x.of(STRIPS * TILE * inputs);
+    REAL *panel_y = scratch_y.of<REAL>(STRIPS * TILE * outputs);
+    REAL *panel_x = scratch_x.of<REAL>(STRIPS * TILE * inputs);
 #pragma omp for schedule(dynamic)
     for (int64_t p = 0; p < pieces(tokens, STRIPS * TILE); p++) {
       int64_t t = p * STRIPS * TILE, strips = least(STRIPS, pieces(tokens - t, TILE));
@@ -367,7 +328,7 @@ void grouped_input_gradient(int threads, int64_t tokens, int64_t inputs, int64_t
 void grouped_weight_gradient(int threads, int64_t tokens, int64_t inputs, int64_t outputs,
                              int64_t groups, const int32_t* start, const int32_t* col,
                              const int32_t* row, const REAL* x, const REAL* g_y, REAL* g_w) {
-  REAL* packed = scratch_x.of(BATCH * inputs);
+  REAL* packed = scratch_x.of<REAL>(BATCH * inputs);
   if (int64_t lines = start[groups]) memset(g_w, 0, lines * TILE * sizeof(REAL));
 #pragma omp parallel num_threads(threads)
   for (int64_t t = 0; t < tokens; t += BATCH) {
@@ -394,7 +355,7 @@ void scattered_forward(int threads, int64_t tokens, int64_t inputs, int64_t outp
   Scattered a{outputs, blocks, row, start, count, col};
 #pragma omp parallel num_threads(threads)
   {
-    REAL *panel_x = scratch_x.of(PANEL * inputs), *panel_y = scratch_y.of(PANEL * outputs);
+    REAL *panel_x = scratch_x.of<REAL>(PANEL * inputs), *panel_y = scratch_y.of<REAL>(PANEL * outputs);
 #pragma omp for schedule(dynamic)
     for (int64_t p = 0; p < pieces(tokens, PANEL); p++) {
       int64_t t = p * PANEL, n = least(PANEL, tokens - t);
@@ -410,8 +371,8 @@ void scattered_weight_gradient(int threads, int64_t tokens, int64_t inputs, int6
                                const int32_t* count, const int32_t* col, int64_t kept,
                                const REAL* x, const REAL* g_y, REAL* g_value) {
   Scattered a{outputs, blocks, row, start, count, col};
-  REAL *packed_x = scratch_x.of((BATCH + PANEL) * inputs);
-  REAL *packed_g = scratch_y.of((BATCH + PANEL) * outputs);
+  REAL *packed_x = scratch_x.of<REAL>((BATCH + PANEL) * inputs);
+  REAL *packed_g = scratch_y.of<REAL>((BATCH + PANEL) * outputs);
   if (kept) memset(g_value, 0, kept * sizeof(REAL));  // nothing kept has no address
 #pragma omp parallel num_threads(threads)
   for (int64_t t = 0; t < tokens; t += BATCH) {

@@ -2,10 +2,11 @@
 
 Decisions: the kernels of `native` are opaque operators, which `torch.compile` keeps whole and whose
 shapes are declared beside them; an autograd function ties gradients to them, at less overhead than
-an operator's own, which small layers feel. The index of a matrix travels as plain tensors: three
-for a grouped layout, nine for a scattered one (four for the matrix, four for its transpose, and the
-order that turns the one's weights into the other's). `place` serves who multiplies the dense matrix
-after all: torch's own scatter and gather run on one thread.
+an operator's own, which small layers feel. With bfloat16 activations weights stay float32, as does
+their gradient, and only grouped layouts are computed. The index of a matrix travels as plain
+tensors: three for a grouped layout, nine for a scattered one (four for the matrix, four for its
+transpose, and the order that turns the one's weights into the other's). `place` serves who
+multiplies the dense matrix after all: torch's own scatter and gather run on one thread.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from mediswift import native
 from mediswift.layouts import Layout, grouped_index, scattered_index, turned
+
+GROUPED = "only where sixteen neighboring outputs keep the same inputs (16x1, 16x16, diagonal)"
 
 
 def index(plan: Layout) -> list[Tensor]:
@@ -60,8 +63,11 @@ def linear(
 ) -> Tensor:
     """Outputs (T, O) of inputs `x` (T, I): x times the transposed sparse matrix, plus the bias.
 
-    `values` are the kept weights in their layout. float32 or float64, on the CPU. Differentiable.
+    `values` are the kept weights in their layout. On the CPU, float32 or float64, or bfloat16
+    inputs of a grouped layout. Differentiable. Raises TypeError for other types.
     """
+    if x.dtype == native.HALF and len(index) != 3:
+        raise TypeError(f"native computes {x.dtype} {GROUPED}; use engine='masked'")
     return _Linear.apply(x, values, bias, outputs, *index)
 
 
@@ -70,7 +76,7 @@ def forward(
     x: Tensor, values: Tensor, bias: Tensor | None, index: list[Tensor], outputs: int
 ) -> Tensor:
     """Outputs of `linear`, without a gradient."""
-    x, values = x.contiguous(), values.contiguous()
+    x, values, bias = x.contiguous(), _real(values, x), None if bias is None else _real(bias, x)
     tokens, inputs = x.shape
     y = x.new_empty(tokens, outputs)
     if len(index) == 3:
@@ -89,7 +95,7 @@ def _(x, values, bias, index, outputs):
 @torch.library.custom_op("mediswift::native_input_gradient", mutates_args=())
 def input_gradient(grad: Tensor, values: Tensor, index: list[Tensor], inputs: int) -> Tensor:
     """Gradient (T, I) of the inputs from that of the outputs, `grad` (T, O)."""
-    grad, values = grad.contiguous(), values.contiguous()
+    grad, values = grad.contiguous(), _real(values, grad)
     tokens, outputs = grad.shape
     result = grad.new_empty(tokens, inputs)
     if len(index) == 3:
@@ -110,8 +116,9 @@ def _(grad, values, index, inputs):
 @torch.library.custom_op("mediswift::native_weight_gradient", mutates_args=())
 def weight_gradient(grad: Tensor, x: Tensor, values: Tensor, index: list[Tensor]) -> Tensor:
     """Gradient of the kept weights, in their layout: products over the tokens, only where kept."""
-    grad, x = grad.contiguous(), x.contiguous()
-    result = torch.empty_like(values, memory_format=torch.contiguous_format)
+    x = x.contiguous()
+    grad = (grad.to(x.dtype) if x.dtype == native.HALF else grad).contiguous()
+    result = torch.empty_like(_real(values, x))
     sizes = (*x.shape, grad.shape[1])
     if len(index) == 3:
         called = ("grouped_weight_gradient", x.dtype, *sizes, len(index[2]), *index)
@@ -119,12 +126,17 @@ def weight_gradient(grad: Tensor, x: Tensor, values: Tensor, index: list[Tensor]
         blocks = len(index[0]) // grad.shape[1]
         called = ("scattered_weight_gradient", x.dtype, *sizes, blocks, *index[:4], values.numel())
     native.call(*called, x, grad, result)
-    return result
+    return result.to(values.dtype)
 
 
 @weight_gradient.register_fake
 def _(grad, x, values, index):
     return torch.empty_like(values)
+
+
+def _real(numbers: Tensor, x: Tensor) -> Tensor:
+    # Weights as the kernels of the type of x read them; bfloat16 is no type to sum in
+    return (numbers.float() if x.dtype == native.HALF else numbers).contiguous()
 
 
 def _scattered(
@@ -149,7 +161,7 @@ class _Linear(torch.autograd.Function):
         return (
             input_gradient(grad, values, index, x.shape[1]) if wants_x else None,
             weight_gradient(grad, x, values, index) if wants_values else None,
-            grad.sum(0) if ctx.biased and wants_bias else None,
+            _real(grad, grad).sum(0) if ctx.biased and wants_bias else None,
             *[None] * (1 + len(index)),
         )
 

@@ -12,6 +12,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from mediswift.native import multiplies_bf16
+
 SET, RIGL = "set", "rigl"
 
 
@@ -73,7 +75,7 @@ class Config:
     clip: float = 1.0
     """Largest global gradient norm."""
     precision: str = "no"
-    """Mixed precision: no | bf16 (never on a CPU: far slower there)."""
+    """Mixed precision: no | bf16 (on a GPU, or a CPU that multiplies it: others are far slower)."""
     evaluate_every: int = 0
     """Steps between validations; 0 = only at the end."""
     save_every: int = 0
@@ -108,13 +110,14 @@ class Config:
 def check_machine(config: Config, device: str, processes: int) -> None:
     """Raise ValueError unless `processes` processes, each on a `device` (cpu, cuda), can train so.
 
-    A CPU has no bf16, tens of times slower there than no mixed precision, and every process needs
-    an example of each batch.
+    A CPU that only imitates bf16 takes tens of times longer than without mixed precision, and
+    every process needs an example of each batch.
     """
-    if device == "cpu" and config.precision != "no":
+    if device == "cpu" and config.precision != "no" and not multiplies_bf16():
         raise ValueError(
-            f"mixed precision needs a GPU, got precision={config.precision!r} on a CPU, where it "
-            "is far slower; use precision='no', or a machine with a GPU"
+            "mixed precision needs a GPU, or a CPU that multiplies bf16 (AVX512-BF16), got "
+            f"precision={config.precision!r} on a CPU that does not, and is far slower so; use "
+            "precision='no'"
         )
     if processes > config.batch:
         raise ValueError(

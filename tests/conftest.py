@@ -78,6 +78,22 @@ def tuned(runs, pretrained):
     return finetune.finetune(config, runs)
 
 
+@pytest.fixture
+def no_bf16(monkeypatch):
+    """A machine like most: its CPU does not multiply bfloat16."""
+    monkeypatch.setattr("mediswift.schedule.multiplies_bf16", lambda: False)
+
+
+@pytest.fixture(scope="session")
+def half_kernels(cache):
+    """The kernels of bfloat16; on most CPUs their tests are skipped."""
+    from mediswift import native
+
+    if native.why_not(native.HALF):
+        pytest.skip(native.why_not(native.HALF))
+    return native
+
+
 @pytest.fixture(scope="session")
 def kernels(cache):
     """The compiled CPU kernels; without a compiler their tests are skipped."""

@@ -1,7 +1,15 @@
-// All kernels of native.cpp on odd random shapes, against plain loops. Arrays have their exact sizes,
-// so that a build with -fsanitize=address sees a step outside. Returns the number of wrong results.
+// All kernels of native.cpp, or with -DBF16 of native_bf16.cpp, on odd random shapes, against plain
+// loops. Arrays have their exact sizes, so that a build with -fsanitize=address sees a step outside.
+// Returns the number of wrong results.
 
+#ifdef BF16
+#include "../mediswift/native_bf16.cpp"
+#define REAL float
+using Active = half;  // a number that goes in or comes out
+#else
 #include "../mediswift/native.cpp"
+using Active = REAL;
+#endif
 
 #include <algorithm>
 #include <cmath>
@@ -11,15 +19,43 @@
 #include <vector>
 
 using Reals = std::vector<REAL>;
+using Actives = std::vector<Active>;
 using Ints = std::vector<int32_t>;
 
 std::mt19937 dice(0);
 int wrong = 0;
 
 Reals drawn(int64_t size) {
+#ifdef BF16  // -1, 0 and 1, and their sums, are exact in it
+  std::uniform_int_distribution<int> normal(-1, 1);
+#else
   std::normal_distribution<double> normal;
+#endif
   Reals found(size);
   for (REAL& value : found) value = REAL(normal(dice));
+  return found;
+}
+
+Actives active(const Reals& numbers) {
+  Actives found(numbers.begin(), numbers.end());
+#ifdef BF16
+  for (size_t i = 0; i < found.size(); i++) {
+    uint32_t bits;
+    memcpy(&bits, &numbers[i], 4);
+    found[i] = bits >> 16;
+  }
+#endif
+  return found;
+}
+
+Reals real(const Actives& numbers) {
+  Reals found(numbers.begin(), numbers.end());
+#ifdef BF16
+  for (size_t i = 0; i < found.size(); i++) {
+    uint32_t bits = uint32_t(numbers[i]) << 16;
+    memcpy(&found[i], &bits, 4);
+  }
+#endif
   return found;
 }
 
@@ -76,7 +112,8 @@ void compare(const char* what, const Matrix& m, int64_t tokens, const Reals& fou
     }
 }
 
-REAL* at(Reals& reals) { return reals.empty() ? nullptr : reals.data(); }
+template <class Number>
+Number* at(std::vector<Number>& numbers) { return numbers.empty() ? nullptr : numbers.data(); }
 
 void grouped(int threads, int64_t outputs, int64_t inputs, int64_t tokens, double density) {
   Matrix m(outputs, inputs, TILE, density);
@@ -93,19 +130,25 @@ void grouped(int threads, int64_t outputs, int64_t inputs, int64_t tokens, doubl
   }
   m.fill();
   Step s(m, tokens, tokens % 2);
-  Reals y(s.y.size(), NAN), of_x(s.of_x.size(), NAN), of_kept(s.of_kept.size(), NAN);
+  Actives x = active(s.x), grad = active(s.grad), y = active(Reals(s.y.size(), NAN));
+  Actives of_x = active(Reals(s.of_x.size(), NAN));
+  Reals of_kept(s.of_kept.size(), NAN);
   int64_t groups = row.size();
   grouped_forward(threads, tokens, inputs, outputs, groups, start.data(), col.data(), row.data(),
-                  at(m.kept), at(s.bias), at(s.x), at(y));
+                  at(m.kept), at(s.bias), at(x), at(y));
   grouped_input_gradient(threads, tokens, inputs, outputs, groups, start.data(), col.data(),
-                         row.data(), at(m.kept), at(s.grad), at(of_x));
+                         row.data(), at(m.kept), at(grad), at(of_x));
   grouped_weight_gradient(threads, tokens, inputs, outputs, groups, start.data(), col.data(),
-                          row.data(), at(s.x), at(s.grad), at(of_kept));
-  compare("grouped outputs", m, tokens, y, s.y);
-  compare("grouped input gradient", m, tokens, of_x, s.of_x);
+                          row.data(), at(x), at(grad), at(of_kept));
+  compare("grouped outputs", m, tokens, real(y), s.y);
+  compare("grouped input gradient", m, tokens, real(of_x), s.of_x);
   compare("grouped weight gradient", m, tokens, of_kept, s.of_kept);
 }
 
+#ifdef BF16
+int lanes() { return 2 * TILE; }
+void scattered(...) {}  // not computed in it
+#else
 struct Segments {  // the index of a mask, as mediswift.layouts.scattered_index makes it
   Ints row, start, count, col;
 
@@ -165,9 +208,10 @@ void scattered(int threads, int64_t outputs, int64_t inputs, int64_t tokens, dou
   compare("scattered input gradient", m, tokens, of_x, s.of_x);
   compare("scattered weight gradient", m, tokens, of_kept, s.of_kept);
 }
+#endif
 
 int main() {
-  printf("%d numbers of %zu bytes\n", lanes(), sizeof(REAL));
+  printf("%d numbers of %zu bytes\n", lanes(), sizeof(Active));
   for (int threads : {1, 2})
     for (int64_t tokens : {0, 1, 7, 15, 16, 17, 64, 65, 129, 257}) {
       for (int64_t outputs : {16, 80, 272})

@@ -122,8 +122,10 @@ def test_bmm_computes_any_diagonal_of_whole_runs(groups, run):
     same(step("bmm", *given), step("masked", *given))
 
 
-@pytest.mark.parametrize("name", ["masked", "bmm"])
-def test_products_follow_autocast(name):
+@pytest.mark.parametrize("name", ["masked", "bmm", "native"])
+def test_products_follow_autocast(name, request):
+    if name == "native":
+        request.getfixturevalue("half_kernels")
     x, values, bias, grad, plan = draw("diagonal:4", 17)
     wanted = step("masked", x, values, bias, grad, plan)
     with torch.autocast("cpu", torch.bfloat16):
@@ -194,12 +196,22 @@ def test_masked_refuses_nothing():
 
 @pytest.mark.parametrize(
     ("device", "dtype"),
-    [("cuda", torch.float32), ("cpu", torch.bfloat16), ("cpu", torch.float16)],
+    [("cuda", torch.float32), ("cuda", torch.bfloat16), ("cpu", torch.float16)],
 )
-def test_native_refuses_other_devices_and_half_precision(device, dtype):
+def test_native_refuses_other_devices_and_types(device, dtype):
     assert refusal("native", device=device, dtype=dtype) == (
-        f"native computes float32 on a CPU, not {dtype} on {device}"
+        f"native computes float32 or bfloat16 on a CPU, not {dtype} on {device}"
     )
+
+
+def test_native_computes_bfloat16_of_groups_where_the_processor_does(half_kernels, monkeypatch):
+    half = {"dtype": torch.bfloat16}
+    assert refusal("native", "16x1", **half) == refusal("native", "diagonal:4", **half) == ""
+    assert "only where sixteen neighboring outputs" in refusal("native", "unstructured", **half)
+    monkeypatch.setattr(native, "multiplies_bf16", lambda: False)
+    native.why_not.cache_clear()
+    assert "does not multiply bfloat16" in refusal("native", "16x1", **half)
+    native.why_not.cache_clear()
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,12 @@ FILES = sorted(path.stem for path in HOUSE.rglob("*.py"))
 FLOORS = [
     "places",
     "__init__ blocks cache citations damage demo documents flops jobs layouts metrics parts "
-    "records rows schedule sections sharding shingles stats study unpack window",
+    "records rows sections sharding shingles stats study unpack window",
     "batches bibliography calibration contamination duplicates hallmarks law likelihood "
     "kernel machine medline models native parcel patterns pretrained questions supervise tagger "
     "tokens typed",
-    "agreement decoding loss masks mirror products prompts report selection sheet statements",
+    "agreement decoding loss masks mirror products prompts report schedule selection sheet "
+    "statements",
     "corpus engines evidence polarity reading",
     "artificial choice configs materials",
     "forecast linear planned",

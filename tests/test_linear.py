@@ -197,13 +197,14 @@ def test_double_precision_is_kept(engine):
     same(y, linear(inputs(5).double(), found.weight, found.bias), 1e-12)
 
 
-def test_half_precision_is_for_masked_and_the_others_say_so():
-    found = layer("masked").bfloat16()
-    assert found(inputs(5).bfloat16()).dtype == torch.bfloat16
-    with pytest.raises(ValueError, match="native computes float32 on a CPU, not torch.bfloat16"):
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_for_masked_and_the_others_say_so(dtype):
+    found = layer("masked", "unstructured").to(dtype)
+    assert found(inputs(5).to(dtype)).dtype == dtype
+    with pytest.raises(ValueError, match="engine 'native' cannot compute this layer: "):
         found.use("native")
     with pytest.raises(TypeError, match="use engine='masked'"):
-        layer("native").bfloat16()(inputs(5).bfloat16())
+        layer("native", "unstructured").to(dtype)(inputs(5).to(dtype))
 
 
 @pytest.mark.parametrize(

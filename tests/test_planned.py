@@ -31,14 +31,14 @@ def config(**changes):
         ({"micro_batch": -1}, "1 <= micro_batch <= batch, .* micro_batch=-1"),
         ({"micro_batch": 4096}, "1 <= micro_batch <= batch, .* micro_batch=4096, batch=256"),
         ({"gpus": 257}, "257 processes for a batch of 256; raise the batch, or start fewer"),
-        ({"device": "cpu"}, "mixed precision needs a GPU, got precision='bf16' on a CPU"),
+        ({"device": "cpu"}, "precision='bf16' on a CPU that does not"),
         ({"engine": "triton"}, "got unstructured on h200: triton needs whole blocks"),
         ({"engine": "bmm"}, "on h200: bmm needs pattern='diagonal:GROUPS'.*; use engine='masked'"),
-        ({"engine": "native"}, "on h200: native computes float32 on a CPU"),
+        ({"engine": "native"}, "on h200: native computes float32 or bfloat16 on a CPU"),
         ({"engine": "2:4", "pattern": "2:4", "sparsity": 0.5, "precision": "no"}, "half precision"),
     ],
 )
-def test_what_cannot_be_planned_is_refused(change, message):
+def test_what_cannot_be_planned_is_refused(change, message, no_bf16):
     with pytest.raises(ValueError, match=message):
         config(**change)
 

@@ -155,11 +155,71 @@ def test_gradients_of_gradients_are_refused():
         of_x.sum().backward()
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_says_the_way_out(dtype):
-    x, values, bias, _, plan = draw("lines", 5, torch.float32)
-    with pytest.raises(TypeError, match="float32 or float64, got .*; use engine='masked'"):
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("lines", torch.float16), ("unstructured", torch.bfloat16)]
+)
+def test_half_precision_says_the_way_out(name, dtype):
+    x, values, bias, _, plan = draw(name, 5, torch.float32)
+    with pytest.raises(TypeError, match="torch.*float16.*; use engine='masked'"):
         products.linear(x.to(dtype), values, bias, products.index(plan), 48)
+
+
+# In bfloat16
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 7, 16, 17, 130, 700])
+@pytest.mark.parametrize("name", ["lines", "blocks", "diagonal"])
+def test_products_of_bfloat16_are_those_of_the_rounded_dense_matrix(half_kernels, name, tokens):
+    x, values, bias, grad, plan = draw(name, tokens, torch.float32)
+    x, grad = x.bfloat16(), grad.bfloat16()
+    index, matrix = products.index(plan), dense(values.bfloat16().double(), plan)
+    x.requires_grad_(), values.requires_grad_(), bias.requires_grad_()
+    y = products.linear(x, values, bias, index, len(bias))
+    y.backward(grad)
+    assert (y.dtype, x.grad.dtype, values.grad.dtype) == (grad.dtype, grad.dtype, torch.float32)
+    rounded = 2**-8  # of the largest
+    close(y, linear(x.double(), matrix, bias.double()), rounded)
+    close(x.grad, grad.double() @ matrix, rounded)
+    close(values.grad, (grad.double().T @ x.double()).flatten()[plan.order()], 1e-5)
+    close(bias.grad, grad.double().sum(0), 1e-5)
+
+
+def close(found, wanted, tolerance):
+    scale = max(1.0, wanted.abs().max().item() if wanted.numel() else 0.0)
+    error = (found.double() - wanted).abs().max().item() if wanted.numel() else 0.0
+    assert error <= tolerance * scale
+
+
+def test_infinite_inputs_of_bfloat16_reach_their_outputs_alone(half_kernels):
+    x, values, _, _, plan = draw("lines", 5, torch.float32)
+    x[2, 3] = torch.inf
+    y = products.linear(x.bfloat16(), values, None, products.index(plan), 48)
+    reached = (torch.arange(5)[:, None] == 2) & (dense(values, plan)[:, 3] != 0)
+    assert reached.any() and torch.equal(~y.isfinite(), reached)
+
+
+def test_threads_change_no_bit_of_bfloat16(half_kernels):
+    x, values, bias, grad, plan = draw("lines", 700, torch.float32)
+    given, found = (x.bfloat16(), grad.bfloat16()), []
+    threads, index = torch.get_num_threads(), products.index(plan)
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            y = products.linear(given[0], values, bias, index, len(bias))
+            of_x = products.input_gradient(given[1], values, index, x.shape[1])
+            found.append((y, of_x, products.weight_gradient(given[1], given[0], values, index)))
+    finally:
+        torch.set_num_threads(threads)
+    for other in found[1:]:
+        assert all(map(torch.equal, found[0], other))
+
+
+def test_weights_of_bfloat16_are_read_as_well(half_kernels):
+    x, values, bias, _, plan = draw("lines", 5, torch.float32)
+    given = [tensor.bfloat16().requires_grad_() for tensor in (x, values, bias)]
+    y = products.linear(*given, products.index(plan), 48)
+    y.sum().backward()
+    assert {tensor.grad.dtype for tensor in given} == {torch.bfloat16}
 
 
 @pytest.mark.parametrize("given", ["values", "bias"])

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mediswift import schedule
 from mediswift.schedule import Config, check_machine, indices_of, is_due, learning_rate
 
 # 10 examples in batches of 4: epochs end inside a batch
@@ -58,12 +59,15 @@ def test_contradicting_numbers_are_refused(change, message):
         replace(CONFIG, **change)
 
 
-def test_a_machine_that_cannot_train_so_is_refused():
+def test_a_machine_that_cannot_train_so_is_refused(monkeypatch):
     for device, processes in (("cpu", 4), ("cuda", 1)):
         check_machine(CONFIG, device, processes)
     half = replace(CONFIG, precision="bf16")
     check_machine(half, "cuda", 4)
-    with pytest.raises(ValueError, match="got precision='bf16' on a CPU, .*; use precision='no'"):
+    monkeypatch.setattr(schedule, "multiplies_bf16", lambda: True)
+    check_machine(half, "cpu", 4)
+    monkeypatch.setattr(schedule, "multiplies_bf16", lambda: False)
+    with pytest.raises(ValueError, match="precision='bf16' on a CPU that does not, .*; use"):
         check_machine(half, "cpu", 1)
     with pytest.raises(ValueError, match="5 processes for a batch of 4; raise the batch"):
         check_machine(CONFIG, "cuda", 5)
