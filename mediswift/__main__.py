@@ -89,6 +89,8 @@ def make_parser() -> argparse.ArgumentParser:
         doors, "bench", verbs.time_steps, "seconds of a dense and of sparse training steps"
     )
     verb.add_argument("--device", default="cpu", help="cpu or cuda")
+    text = "no or bf16, by default what the device trains in"
+    verb.add_argument("--precision", choices=("no", "bf16"), default="", help=text)
     verb.add_argument("--sizes", nargs="+", default=["d512", "d1024"])
     verb.add_argument(
         "--patterns", nargs="+", default=["unstructured", "16x1", "16x16", "diagonal:4"]

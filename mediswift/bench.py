@@ -2,8 +2,10 @@
 
 Decisions: all contestants are alive at once and take turns, step by step, so that whatever disturbs
 the machine disturbs all of them; a speed-up is the median over rounds of the ratio within a round,
-between its quartiles. A step is cut where one can wait: forward through the blocks, head and loss
-(with both of the head's gradients), backward through the blocks, clipping and optimizer.
+between its quartiles. In half precision on a CPU the dense step of float32 takes its turns too:
+what precision gives and what sparsity gives are two things. A step is cut where one can wait:
+forward through the blocks, head and loss (with both of the head's gradients), backward through the
+blocks, clipping and optimizer.
 """
 
 from __future__ import annotations
@@ -23,10 +25,10 @@ from mediswift.flops import Shape
 from mediswift.loss import headless, summed_cross_entropy
 from mediswift.masks import can_have
 from mediswift.records import Record, run_id
-from mediswift.schedule import Config
+from mediswift.schedule import Config, check_machine
 from mediswift.stats import spread
 
-DENSE = "dense"
+DENSE, FLOAT = "dense", "dense, float32"
 PARTS = ("forward", "head", "backward", "optimizer")
 SHAPES = {
     "d512": Shape(n_layer=6, n_embd=512, n_head=8, context=512, vocab_size=16_384),
@@ -49,9 +51,22 @@ class BenchConfig:
     rounds: int = 7
     """Steps of each contestant that are counted, after one that is not."""
     device: str = "cpu"
+    precision: str = ""
+    """Mixed precision: no | bf16; "" = bf16 on a GPU, no on a CPU."""
     peers: bool = True
     """Whether torch's own sparse formats and Hugging Face's Trainer run along."""
     engine: str = "auto"
+
+    @property
+    def loop(self) -> Config:
+        """How a contestant trains."""
+        usual = "bf16" if self.device.startswith("cuda") else "no"
+        return Config(steps=1, batch=1, micro_batch=1, lr=1e-4, precision=self.precision or usual)
+
+    @property
+    def half_on_cpu(self) -> bool:
+        """Whether a CPU multiplies in half precision."""
+        return self.device == "cpu" and self.precision == "bf16"
 
 
 @dataclass
@@ -62,6 +77,7 @@ class Contestant:
     sparsity: float
     model: nn.Module
     optimizer: torch.optim.Optimizer
+    precision: str = "no"
     seconds: dict[str, list[float]] = field(default_factory=lambda: {part: [] for part in PARTS})
 
     @property
@@ -72,7 +88,7 @@ class Contestant:
     def step(self, ids: Tensor) -> None:
         """One training step on ids (B, T + 1), its parts timed."""
         head, device = self.model.get_output_embeddings(), ids.device
-        half = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+        half = torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16")
         with _timed(self.seconds["forward"], device), half, headless(head):
             hidden = self.model(input_ids=ids[:, :-1]).logits
         cut = hidden.detach().requires_grad_()
@@ -91,8 +107,8 @@ class Contestant:
 def bench(config: BenchConfig) -> Record:
     """Record whose `rows` are the table: see `table` and `peers`.
 
-    Raises ValueError for a size or pattern that has no name, a device that is not there, or an
-    engine that cannot compute a pattern.
+    Raises ValueError for a size or pattern that has no name, a device that is not there or has no
+    such precision, or an engine that cannot compute a pattern.
     """
     unknown = [size for size in config.sizes if size not in SHAPES]
     if unknown:
@@ -100,8 +116,10 @@ def bench(config: BenchConfig) -> Record:
     device = torch.device(config.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError("device 'cuda' needs a GPU, and torch sees none; use --device cpu")
+    check_machine(config.loop, device.type, 1)
+    config = replace(config, precision=config.loop.precision)
     machine.keep_memory()
-    rows, about = [], {"peak_gflops": peak(device)}
+    rows, about = [], {"peak_gflops": peak(device, config.precision)}
     for size in config.sizes:
         rows += _of_size(size, config, device, about["peak_gflops"])
     label = f"{config.device}-{'-'.join(config.sizes)}"
@@ -150,6 +168,7 @@ def told(record: Record) -> str:
     """Table of the steps for reading: a line a contestant, speed-ups by part."""
     lines = [
         f"{record.env['device']}, {record.env['threads']} threads, "
+        f"precision {record.params.get('precision', 'no')}, "
         f"dense product {record.metrics['peak_gflops']:,.0f} GFLOP/s",
         f"{'size':<7}{'pattern':<14}{'removed':>8}{'engine':>12}{'step s':>9}{'blocks x':>10}"
         f"{'step x':>8}{'quartiles':>14}{'theory x':>10}{'of peak':>9}{'state x':>9}",
@@ -180,9 +199,10 @@ def matrix_bytes(one: Contestant) -> int:
     return sum(t.numel() * t.element_size() for t in [*moments, *held])  # a gradient is as large
 
 
-def peak(device: torch.device) -> float:
+def peak(device: torch.device, precision: str) -> float:
     """GFLOP/s of a large dense product at its best, in the type that training multiplies in."""
-    size, dtype = (8192, torch.bfloat16) if device.type == "cuda" else (2048, torch.float32)
+    size = 8192 if device.type == "cuda" else 2048
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     a, b = torch.randn(2, size, size, device=device).to(dtype)
     taken: list[float] = []
     for _ in range(20):
@@ -201,18 +221,24 @@ def _of_size(
     rows_of_ids = config.tokens // context
     ids = torch.randint(2, shape.vocab_size, (rows_of_ids, context + 1), generator=generator)
     ids = ids.to(device)
-    trainer = peers.TrainerSteps(field[0].model, ids) if config.peers else None
+    beside = []
+    if config.peers and config.half_on_cpu:  # a model of its own: the Trainer changes the other's
+        beside = [_contestant(DENSE, 0.0, shape, replace(config, precision="no"), device)]
+    trainer = peers.TrainerSteps(field[0].model, ids, config.precision)
     for turn in tqdm(range(1 + config.rounds), desc=f"bench {size}", leave=False):
-        for one in field:
+        for one in [*field, *beside]:
             one.step(ids)
             if turn == 0:  # measures, chooses, compiles, warms up
                 one.seconds = {part: [] for part in PARTS}
-        if trainer:
+        if config.peers:
             trainer.steps(counted=turn > 0)
     rows = table(field, shape, peak_gflops, ids[:, 1:].numel())
-    if trainer:
+    if config.peers:
         rows.append(_peer_row("hf trainer", "step", trainer.seconds, field[0]))
-        rows += peers.formats(shape, config.tokens, max(config.sparsities), device)
+        for one in beside:
+            rows.append(_peer_row(FLOAT, "step", _with_sums(one.seconds)["step"], field[0]))
+        if not config.half_on_cpu:  # torch has its formats in float32
+            rows += peers.formats(shape, config.tokens, max(config.sparsities), device)
     return [{"size": size} | row for row in rows]
 
 
@@ -222,8 +248,8 @@ def _contestant(
     model = models.build(shape, seed=0)
     if sparsity:
         sparse.sparsify(model, sparsity, pattern, engine=config.engine)
-    loop = Config(steps=1, batch=1, micro_batch=1, lr=1e-4)
-    return Contestant(pattern, sparsity, model.to(device), train.make_optimizer(model, loop))
+    optimizer = train.make_optimizer(model.to(device), config.loop)
+    return Contestant(pattern, sparsity, model, optimizer, config.precision)
 
 
 def _with_sums(parts: dict[str, list[float]]) -> dict[str, list[float]]:

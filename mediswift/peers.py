@@ -20,9 +20,11 @@ from mediswift.masks import make_mask
 
 
 class TrainerSteps(TrainerCallback):
-    """Steps of Hugging Face's Trainer on a model and one batch of ids (B, T + 1), timed by it."""
+    """Steps of Hugging Face's Trainer on a model and one batch of ids (B, T + 1), timed by it, in
+    mixed precision "bf16" or with "no"."""
 
-    def __init__(self, model: nn.Module, ids: Tensor) -> None:
+    def __init__(self, model: nn.Module, ids: Tensor, precision: str = "no") -> None:
+        self.precision = precision
         self.model, self.rows = model, [{"input_ids": row[:-1], "labels": row[:-1]} for row in ids]
         self.seconds: list[float] = []
         self.began = 0.0
@@ -38,7 +40,7 @@ class TrainerSteps(TrainerCallback):
                 report_to=[], save_strategy="no", logging_strategy="no", disable_tqdm=True,
                 dataloader_pin_memory=False, optim="adamw_torch_fused", learning_rate=1e-4,
                 use_cpu=self.rows[0]["input_ids"].device.type == "cpu",
-                bf16=self.rows[0]["input_ids"].device.type == "cuda",
+                bf16=self.precision == "bf16",
             )  # fmt: skip
             rows = [{k: v.cpu() for k, v in row.items()} for row in self.rows] * (number + 1)
             trainer = Trainer(self.model, arguments, train_dataset=rows, callbacks=[self])

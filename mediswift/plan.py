@@ -140,7 +140,8 @@ def time(config: PlanConfig, shape: Shape, results: Path) -> dict[str, Any]:
         found = _measured(config, results)
         if not found:
             wanted = "cpu" if config.device == "cpu" else "cuda"
-            way_out = f"`python -m mediswift bench --device {wanted} --out results` on it"
+            words = f"--device {wanted} --precision {config.precision} --out results"
+            way_out = f"`python -m mediswift bench {words}` on it"
             return {
                 "missing": f"no measured rate for {config.device}: give --gflops, or run {way_out}"
             }
@@ -220,7 +221,12 @@ def _assumed(config: PlanConfig) -> list[str]:
 def _measured(config: PlanConfig, results: Path) -> tuple[float, float, str] | None:
     """GFLOP/s of the widest dense step, and the sparse one's speed-up, out of a bench record."""
     found = [records.load(path) for path in results.glob("bench-*/record.json")]
-    found = [record for record in found if config.device in record.env["device"].lower()]
+    found = [
+        record
+        for record in found
+        if config.device in record.env["device"].lower()
+        and record.params.get("precision", "no") == config.precision
+    ]
     if not found:
         return None
     record = max(found, key=lambda one: one.created_utc)

@@ -96,6 +96,19 @@ def test_peers_stand_beside(record):
     assert not rows_of(bench.bench(bench.replace(TINY, peers=False, rounds=2)), engine="torch csr")
 
 
+def test_in_half_precision_the_dense_step_of_float32_runs_along(half_kernels):
+    half = bench.bench(bench.replace(TINY, precision="bf16", patterns=("16x1",), rounds=2))
+    (plain,), (thin,) = rows_of(half, engine=bench.FLOAT), rows_of(half, engine=ENGINE, part="step")
+    assert plain["part"] == "step" and plain["speedup"] > 0 and thin["pattern"] == "16x1"
+    assert not rows_of(half, engine="torch csr") and rows_of(half, engine="hf trainer")
+    assert "precision bf16" in bench.told(half)
+
+
+def test_a_cpu_without_half_precision_is_told_so(no_bf16):
+    with pytest.raises(ValueError, match="bf16' on a CPU that does not"):
+        bench.bench(bench.replace(TINY, precision="bf16"))
+
+
 def test_the_trainer_trains_the_same_model_in_silence(capsys):
     (dense,) = bench.contestants(
         bench.SHAPES["tiny"], bench.replace(TINY, patterns=()), torch.device("cpu")
