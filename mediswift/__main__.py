@@ -106,7 +106,7 @@ def make_parser() -> argparse.ArgumentParser:
         doors, "contest", studies.hold_contest, "what each sparsity pattern costs in held-out loss"
     )
     _training_words(verb)
-    text = "dense, unstructured, 16x1 ...; +scaled, +set, +rigl after one"
+    text = "dense, unstructured, 16x1 ...; +scaled, +set, +rigl, +bf16 after one"
     verb.add_argument("--patterns", nargs="+", required=True, help=text)
     verb.add_argument("--sparsity", type=float, default=0.75)
     verb = _verb(

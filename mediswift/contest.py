@@ -5,8 +5,8 @@ too, so each pattern's rate is tuned first, on one seed and maybe fewer tokens, 
 until both neighbors are worse. Then all seeds run at that rate. Seeds share initialization and
 order of the text across patterns, so differences are taken seed by seed. A pattern may also
 compete "+scaled", with density scaling (see `density`), whose tuning finds the lower base rate
-that it wants, or "+set" and "+rigl", with masks that move (see `dynamic`). Every number is that of
-a `pretrain` record.
+that it wants, "+set" and "+rigl", with masks that move (see `dynamic`), or, as the dense model may,
+"+bf16", in half precision. Every number is that of a `pretrain` record.
 """
 
 from __future__ import annotations
@@ -25,11 +25,13 @@ from mediswift.stats import above
 
 DENSE = "dense"
 REFERENCE = "unstructured"
+HALF = "bf16"
 WAYS: dict[str, dict[str, Any]] = {
     "": {"density_scaling": False, "moves": ""},
     "scaled": {"density_scaling": True, "moves": ""},
     "set": {"density_scaling": False, "moves": "set"},
     "rigl": {"density_scaling": False, "moves": "rigl"},
+    "bf16": {"density_scaling": False, "moves": "", "precision": "bf16"},
 }
 """What the name of a pattern may end in, after a "+", and what it means."""
 
@@ -66,7 +68,7 @@ def contest(
 
 
 def entry(base: PretrainConfig, name: str) -> PretrainConfig:
-    """Configuration of a contestant: "dense", a pattern, or a pattern with "+" and a way.
+    """Configuration of a contestant: "dense", a pattern, or either with "+" and a way.
 
     Its name alone says how it is trained. Raises ValueError for another name, or a pattern that
     cannot have `base`'s sparsity or way.
@@ -76,15 +78,17 @@ def entry(base: PretrainConfig, name: str) -> PretrainConfig:
     >>> scaled.pattern, scaled.density_scaling
     ('16x1', True)
     """
-    if name == DENSE:
-        return replace(base, sparsity=0.0)
     pattern, plus, how = name.partition("+")
-    if plus and (not how or how not in WAYS or pattern == DENSE or not base.sparsity):
+    dense = _is_dense(name) or not base.sparsity
+    if plus and (not how or how not in WAYS or dense and how != HALF):
         ways = ", ".join(f"+{way}" for way in filter(None, WAYS))
         raise ValueError(
             f"a contestant is 'dense', a pattern, or a pattern with one of {ways}, which has to be "
-            f"sparse, got {name!r} at sparsity {base.sparsity:g}: try '{REFERENCE}+scaled' at 0.75"
+            f"sparse but for +{HALF}, got {name!r} at sparsity {base.sparsity:g}: try "
+            f"'{REFERENCE}+scaled' at 0.75"
         )
+    if _is_dense(name):
+        return replace(base, sparsity=0.0, **WAYS[how])
     parse(pattern).check(base.sparsity)
     return replace(base, pattern=pattern, **WAYS[how])
 
@@ -128,7 +132,11 @@ def differences(record: Record, reference: str = REFERENCE) -> list[dict[str, An
         by_pattern.setdefault(row["pattern"], {})[row["seed"]] = row
     lines = [_difference(name, rows, by_pattern[reference]) for name, rows in by_pattern.items()]
     removed = record.params["sparsity"]
-    return [line | {"sparsity": removed * (line["pattern"] != DENSE)} for line in lines]
+    return [line | {"sparsity": removed * (not _is_dense(line["pattern"]))} for line in lines]
+
+
+def _is_dense(name: str) -> bool:
+    return name.partition("+")[0] == DENSE
 
 
 def _difference(name: str, rows: dict[int, dict], reference: dict[int, dict]) -> dict[str, Any]:

@@ -114,7 +114,7 @@ def test_a_rate_that_explodes_is_worse_than_any_other(monkeypatch, asked, tmp_pa
         (["unstructured+"], "a pattern with one of .scaled, .set, .rigl"),
         (["+scaled"], "a pattern is"),
         (["unstructured+scaled+scaled"], "a pattern with one of .scaled, .set, .rigl"),
-        (["unstructured", "dense+scaled"], "which has to be sparse, got 'dense.scaled'"),
+        (["unstructured", "dense+scaled"], "which has to be sparse .*got 'dense.scaled'"),
     ],
 )
 def test_a_pattern_that_cannot_be_is_refused_before_anything_runs(asked, tmp_path, patterns, text):
@@ -137,6 +137,15 @@ def test_the_name_alone_says_what_is_scaled(base):
         assert config.density_scaling == name.endswith("+scaled")
         assert config == contest.entry(BASE, name)
     assert contest.entry(base, "unstructured") == BASE
+
+
+def test_half_precision_is_for_the_dense_model_too():
+    for name, sparsity in (("dense+bf16", 0.0), ("16x1+bf16", 0.75)):
+        config = contest.entry(BASE, name)
+        assert config == replace(contest.entry(BASE, name[:-5]), precision="bf16")
+        assert config.sparsity == sparsity
+    lines = differences(record_of({"dense": {0: 1.0}, "dense+bf16": {0: 1.1}}), "dense")
+    assert [line["sparsity"] for line in lines] == [0, 0]
 
 
 @pytest.mark.parametrize(

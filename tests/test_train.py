@@ -141,6 +141,16 @@ def test_mixed_precision_multiplies_in_bf16_and_sums_in_fp32():
     assert found.item() != plain == pytest.approx(found.item(), rel=1e-2)
 
 
+def test_sparse_kernels_of_half_precision_train_as_those_of_single(half_kernels, tmp_path):
+    losses = {}
+    for precision in ("no", "bf16"):
+        model = make_model()
+        sparse.sparsify(model, 0.75, "16x1", engine="native")
+        rows = train.fit(model, ROWS, replace(CONFIG, precision=precision), tmp_path / precision)
+        losses[precision] = [row["loss"] for row in rows]
+    assert losses["no"] != losses["bf16"] == pytest.approx(losses["no"], rel=5e-3)
+
+
 def test_precision_belongs_to_a_run_and_not_to_the_process(tmp_path, monkeypatch):
     monkeypatch.setattr(schedule, "multiplies_bf16", lambda: True)  # most CPUs are refused
     order = ("bf16", "no", "bf16")
