@@ -36,7 +36,7 @@ def make_parser() -> argparse.ArgumentParser:
     verb.add_argument("--gpus", type=int, default=1)
     verb.add_argument("--sharded", action="store_true", help="FSDP2")
     verb.add_argument("--recompute", action="store_true", help="activations, instead of keeping")
-    verb.add_argument("--precision", choices=("no", "bf16"), default="bf16")
+    _precision(verb, "bf16")
     verb.add_argument("--batch-tokens", type=int, default=524_288)
     verb.add_argument("--micro-batch", type=int, default=0, help="rows; 0 = the most that fit")
     verb.add_argument("--gflops", type=float, default=0.0, help="measured, of a dense step")
@@ -89,8 +89,7 @@ def make_parser() -> argparse.ArgumentParser:
         doors, "bench", verbs.time_steps, "seconds of a dense and of sparse training steps"
     )
     verb.add_argument("--device", default="cpu", help="cpu or cuda")
-    text = "no or bf16, by default what the device trains in"
-    verb.add_argument("--precision", choices=("no", "bf16"), default="", help=text)
+    _precision(verb, "")
     verb.add_argument("--sizes", nargs="+", default=["d512", "d1024"])
     verb.add_argument(
         "--patterns", nargs="+", default=["unstructured", "16x1", "16x16", "diagonal:4"]
@@ -184,8 +183,15 @@ def _training_words(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--batch-tokens", type=int, default=4_096)
     verb.add_argument("--micro-batch", type=int, default=16)
     verb.add_argument("--lr", type=float, default=4e-3, help="the first learning rate tried")
+    _precision(verb, "no")
     verb.add_argument("--seeds", type=int, default=3)
     verb.add_argument("--runs", type=Path, default=Path("runs"))
+
+
+def _precision(verb: argparse.ArgumentParser, default: str) -> None:
+    text = "bf16 on a GPU, or a CPU that multiplies it"
+    text += f"; default {default or 'what the device is usually trained in'}"
+    verb.add_argument("--precision", choices=("no", "bf16"), default=default, help=text)
 
 
 def _tuning_words(verb: argparse.ArgumentParser, parent: bool = True) -> None:
@@ -198,6 +204,7 @@ def _tuning_words(verb: argparse.ArgumentParser, parent: bool = True) -> None:
     verb.add_argument("--micro-batch", type=int, default=8)
     verb.add_argument("--lr", type=float, default=1e-3)
     verb.add_argument("--max-length", type=int, default=0, help="tokens; 0 = the model's limit")
+    _precision(verb, "no")
     verb.add_argument("--runs", type=Path, default=Path("runs"))
 
 

@@ -57,7 +57,7 @@ def densify(arguments: argparse.Namespace) -> int:
 def _training(arguments: argparse.Namespace, **chosen: object) -> object:
     from mediswift.pretrain import PretrainConfig
 
-    names = ("size", "corpus", "tokens", "batch_tokens", "micro_batch", "lr")
+    names = "size corpus tokens batch_tokens micro_batch lr precision".split()
     own = {name: getattr(arguments, name) for name in names}
     fixed = {"warmup": 0.1, "validations": 1, "validation_rows": 512}
     return PretrainConfig(**own, **fixed, **chosen)
@@ -66,7 +66,7 @@ def _training(arguments: argparse.Namespace, **chosen: object) -> object:
 def _tuning(arguments: argparse.Namespace, **chosen: object) -> object:
     from mediswift.finetune import FinetuneConfig
 
-    names = ("parent", "virtual_tokens", "loss", "batch", "micro_batch", "lr", "max_length")
+    names = "parent virtual_tokens loss batch micro_batch lr max_length precision".split()
     return FinetuneConfig(**{name: getattr(arguments, name) for name in names} | chosen)
 
 

@@ -157,10 +157,11 @@ def test_the_command_line_compares_with_unstructured_or_the_first(
 ):
     words = ["contest", "--corpus", "sample:", "--size", "tiny", "--tokens", "20480"]
     words += ["--batch-tokens", "1024", "--tuning-tokens", "1024", "--lr", "1e-3", "--seeds", "2"]
-    assert main([*words, "--runs", str(tmp_path), "--patterns", *names]) == 0
+    words += ["--runs", str(tmp_path), "--precision", "bf16"]
+    assert main([*words, "--patterns", *names]) == 0
     said, _, name = capsys.readouterr().out.strip().rpartition("\n")
     kept = records.load(tmp_path / name / "record.json")
-    assert kept.params["patterns"] == names
+    assert (kept.params["patterns"], kept.params["precision"]) == (names, "bf16")
     assert json.loads(said) == differences(kept, reference)
     assert [line["pattern"] for line in json.loads(said) if "difference" not in line] == [reference]
 
