@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from mediswift import flops, machine, models, peers, sparse, train
+from mediswift.attention import in_runs
 from mediswift.flops import Shape
 from mediswift.loss import headless, summed_cross_entropy
 from mediswift.masks import can_have
@@ -87,6 +88,10 @@ class Contestant:
 
     def step(self, ids: Tensor) -> None:
         """One training step on ids (B, T + 1), its parts timed."""
+        with in_runs(self.model, self.precision == "bf16" and ids.device.type == "cpu"):
+            self._step(ids)
+
+    def _step(self, ids: Tensor) -> None:
         head, device = self.model.get_output_embeddings(), ids.device
         half = torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16")
         with _timed(self.seconds["forward"], device), half, headless(head):
