@@ -175,7 +175,7 @@ def told(record: Record) -> str:
         f"{record.env['device']}, {record.env['threads']} threads, "
         f"precision {record.params.get('precision', 'no')}, "
         f"dense product {record.metrics['peak_gflops']:,.0f} GFLOP/s",
-        f"{'size':<7}{'pattern':<14}{'removed':>8}{'engine':>12}{'step s':>9}{'blocks x':>10}"
+        f"{'size':<7}{'pattern':<14}{'removed':>8}{'engine':>16}{'step s':>9}{'blocks x':>10}"
         f"{'step x':>8}{'quartiles':>14}{'theory x':>10}{'of peak':>9}{'state x':>9}",
     ]
     rows = record.metrics["rows"]
@@ -183,7 +183,7 @@ def told(record: Record) -> str:
     for row in (row for row in rows if row["part"] == "step"):
         blocks = next((r for r in rows if r["part"] == "blocks" and _same(r, row)), None)
         line = (
-            f"{row['size']:<7}{row['pattern']:<14}{row['sparsity']:>8.0%}{row['engine']:>12}"
+            f"{row['size']:<7}{row['pattern']:<14}{row['sparsity']:>8.0%}{row['engine']:>16}"
             f"{row['seconds']:>9.3f}{blocks['speedup'] if blocks else float('nan'):>10.2f}"
             f"{row['speedup']:>8.2f}{row['speedup_low']:>8.2f}-{row['speedup_high']:.2f}"
         )

@@ -63,8 +63,7 @@ class SparseLinear(nn.Module):
         device, dtype = self.values.device.type, self.values.dtype
         if engine in GPU_ENGINES:  # the layer may yet move to a GPU, half precision is there
             device, dtype = "cuda", torch.bfloat16
-        if engine != AUTO and (why_not := ENGINES[engine].refuses(self.layout, device, dtype)):
-            raise ValueError(f"engine {engine!r} cannot compute this layer: {why_not}")
+        self._check(engine, device, dtype)
         self.engine = engine
         self._prepare("masked" if engine == AUTO else engine)
         return self
@@ -80,7 +79,12 @@ class SparseLinear(nn.Module):
         return y.view(*x.shape[:-1], self.out_features)
 
     def choose(self, tokens: int, dtype: torch.dtype = torch.float32) -> None:
-        """Fix the engine to the fastest one for so many tokens a call: see `choice.fastest`."""
+        """Fix the engine to the fastest one for so many tokens a call: see `choice.fastest`.
+
+        Raises ValueError when it is fixed already to one that cannot compute in `dtype` here.
+        """
+        if self.engine != AUTO:
+            return self._check(self.engine, self.values.device.type, dtype)
         self.engine = choice.fastest(
             self.layout, self.pattern, tokens, self.values.device, dtype, self.bias is not None
         )
@@ -127,6 +131,10 @@ class SparseLinear(nn.Module):
             f"bias={self.bias is not None}, kept={kept}, pattern={self.pattern!r}, "
             f"engine={self.engine!r}"
         )
+
+    def _check(self, engine: str, device: str, dtype: torch.dtype) -> None:
+        if engine != AUTO and (why_not := ENGINES[engine].refuses(self.layout, device, dtype)):
+            raise ValueError(f"engine {engine!r} cannot compute this layer: {why_not}")
 
     def _kept(self, full: Tensor) -> Tensor:
         # of a matrix (O, I), whether turned or not

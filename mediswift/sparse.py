@@ -194,10 +194,10 @@ def choose_engines(model: nn.Module, tokens: int, dtype: torch.dtype = torch.flo
     """Let each layer whose engine is "auto" choose for so many tokens a call; one line on all.
 
     A choice is kept in the cache folder, also one that was measured while others used the machine.
+    Raises ValueError for another layer's engine that cannot compute in `dtype` here.
     """
     for layer in layers(model):
-        if layer.engine == AUTO:
-            layer.choose(tokens, dtype)
+        layer.choose(tokens, dtype)
     each = Counter(layer.current for layer in layers(model))
     named = ", ".join(f"{name} computes {count}" for name, count in each.items())
     kept = "chosen once by timing: engines.json in the cache folder, deleted, is measured anew"

@@ -214,6 +214,15 @@ def test_threads_change_no_bit_of_bfloat16(half_kernels):
         assert all(map(torch.equal, found[0], other))
 
 
+def test_the_operators_promise_what_they_return_in_bfloat16(half_kernels):
+    x, values, bias, grad, plan = draw("lines", 5, torch.float32)
+    x, grad = x.bfloat16(), grad.bfloat16()
+    index, operators = products.index(plan), torch.ops.mediswift
+    torch.library.opcheck(operators.native_forward, (x, values, bias, index, len(bias)))
+    torch.library.opcheck(operators.native_input_gradient, (grad, values, index, x.shape[1]))
+    torch.library.opcheck(operators.native_weight_gradient, (grad, x, values, index))
+
+
 def test_weights_of_bfloat16_are_read_as_well(half_kernels):
     x, values, bias, _, plan = draw("lines", 5, torch.float32)
     given = [tensor.bfloat16().requires_grad_() for tensor in (x, values, bias)]

@@ -151,6 +151,14 @@ def test_sparse_kernels_of_half_precision_train_as_those_of_single(half_kernels,
     assert losses["no"] != losses["bf16"] == pytest.approx(losses["no"], rel=5e-3)
 
 
+def test_an_engine_that_cannot_compute_in_half_precision_is_refused_at_once(half_kernels, tmp_path):
+    model = make_model()
+    sparse.sparsify(model, 0.75, "unstructured", engine="native")
+    with pytest.raises(ValueError, match="engine 'native' cannot .* only where sixteen"):
+        train.fit(model, ROWS, replace(CONFIG, precision="bf16"), tmp_path)
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
 def test_precision_belongs_to_a_run_and_not_to_the_process(tmp_path, monkeypatch):
     monkeypatch.setattr(schedule, "multiplies_bf16", lambda: True)  # most CPUs are refused
     order = ("bf16", "no", "bf16")
