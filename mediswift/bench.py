@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from mediswift import flops, machine, models, peers, sparse, train
-from mediswift.attention import in_runs
 from mediswift.flops import Shape
 from mediswift.loss import headless, summed_cross_entropy
 from mediswift.masks import can_have
@@ -88,10 +87,6 @@ class Contestant:
 
     def step(self, ids: Tensor) -> None:
         """One training step on ids (B, T + 1), its parts timed."""
-        with in_runs(self.model, self.precision == "bf16" and ids.device.type == "cpu"):
-            self._step(ids)
-
-    def _step(self, ids: Tensor) -> None:
         head, device = self.model.get_output_embeddings(), ids.device
         half = torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16")
         with _timed(self.seconds["forward"], device), half, headless(head):
@@ -227,9 +222,10 @@ def _of_size(
     ids = torch.randint(2, shape.vocab_size, (rows_of_ids, context + 1), generator=generator)
     ids = ids.to(device)
     beside = []
-    if config.peers and config.half_on_cpu:  # a model of its own: the Trainer changes the other's
+    if config.peers and config.half_on_cpu:
         beside = [_contestant(DENSE, 0.0, shape, replace(config, precision="no"), device)]
-    trainer = peers.TrainerSteps(field[0].model, ids, config.precision)
+    theirs = models.build(shape, seed=0).to(device)  # which the Trainer changes
+    trainer = peers.TrainerSteps(theirs, ids, config.precision)
     for turn in tqdm(range(1 + config.rounds), desc=f"bench {size}", leave=False):
         for one in [*field, *beside]:
             one.step(ids)

@@ -115,20 +115,24 @@ def interleaved(
 def candidates(
     layout: Layout, tokens: int, device: torch.device, dtype: torch.dtype, bias: bool = True
 ) -> dict[str, Callable[[], None]]:
-    """A training step of this matrix alone for each engine that can, and for a dense layer."""
+    """A training step of this matrix alone for each engine that can, and for a dense layer.
+
+    Of half a precision are inputs and products alone, as under autocast; weights are float32.
+    """
     outputs, inputs = layout.mask.shape
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         x, grad = torch.randn(tokens, inputs), torch.randn(tokens, outputs)
         weight = torch.randn(outputs, inputs) / inputs**0.5
     x, grad = x.to(device, dtype).requires_grad_(), grad.to(device, dtype)
-    added = torch.zeros(outputs, device=device, requires_grad=True) if bias else None
-    kept = weight.flatten()[layout.order()]
-    full = weight.to(device, dtype).requires_grad_()
-    steps = {"dense": lambda: _step(linear(x, full, _like(added, x)), grad, x, full, added)}
+    held = {"device": device, "dtype": torch.promote_types(dtype, torch.float32), "copy": True}
+    added = torch.zeros(outputs).to(**held).requires_grad_() if bias else None
+    full = weight.to(**held).requires_grad_()
+    steps = {"dense": _trained(lambda: linear(x, full, added), grad, x, full, added)}
     for name in possible(layout, device.type, dtype):
-        values = kept.to(device, copy=True).requires_grad_()
-        steps[name] = _sparse_step(name, x, grad, values, added, layout)
+        values = weight.flatten()[layout.order()].to(**held).requires_grad_()
+        product = _product(name, x, values, added, layout)
+        steps[name] = _trained(product, grad, x, values, added)
     return steps
 
 
@@ -143,21 +147,25 @@ def timed(step: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - began
 
 
-def _sparse_step(
-    name: str, x: Tensor, grad: Tensor, values: Tensor, bias: Tensor | None, layout: Layout
-) -> Callable[[], None]:
+def _product(
+    name: str, x: Tensor, values: Tensor, bias: Tensor | None, layout: Layout
+) -> Callable[[], Tensor]:
     engine = ENGINES[name]
     index = [tensor.to(x.device) for tensor in engine.index(layout)]
+    return lambda: engine.product(x, values, bias, index, len(layout.mask))
+
+
+def _trained(
+    product: Callable[[], Tensor], grad: Tensor, x: Tensor, *of: Tensor | None
+) -> Callable[[], None]:
+    half = torch.promote_types(x.dtype, torch.float32) != x.dtype
 
     def step() -> None:
-        y = engine.product(x, _like(values, x), _like(bias, x), index, len(layout.mask))
-        _step(y, grad, x, values, bias)
+        with torch.autocast(x.device.type, x.dtype if half else None, enabled=half):
+            y = product()
+        _step(y, grad, x, *of)
 
     return step
-
-
-def _like(tensor: Tensor | None, x: Tensor) -> Tensor | None:
-    return None if tensor is None else tensor.to(x.dtype)
 
 
 def _itself(tensor: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from mediswift import machine
 from mediswift.patterns import parse
 from mediswift.pretrain import PretrainConfig, pretrain
 from mediswift.records import Record
+from mediswift.schedule import check_machine
 from mediswift.stats import above
 
 DENSE = "dense"
@@ -46,10 +47,14 @@ def contest(
     """Record of the held-out loss of every pattern, in `runs`, from runs that may be there already.
 
     `patterns` are names as `entry` reads them; `base` says the sparsity of all but "dense",
-    and the first rate tried. Raises ValueError for one that cannot be, before anything runs.
+    and the first rate tried. Raises ValueError for one that cannot be, or not on this machine,
+    before anything runs.
     """
     patterns, seeds, rows = list(patterns), list(seeds), []
-    for name, config in [(name, entry(base, name)) for name in patterns]:
+    entries = {name: entry(base, name) for name in patterns}
+    for config in entries.values():
+        check_machine(config.loop, machine.fastest_device().type, 1)
+    for name, config in entries.items():
         short = replace(config, tokens=tuning_tokens, seed=seeds[0])
         rate = tuned(lambda lr, short=short: _loss(replace(short, lr=lr), runs), base.lr)
         rows += [_row(name, replace(config, lr=rate, seed=seed), runs) for seed in seeds]
@@ -70,8 +75,8 @@ def contest(
 def entry(base: PretrainConfig, name: str) -> PretrainConfig:
     """Configuration of a contestant: "dense", a pattern, or either with "+" and a way.
 
-    Its name alone says how it is trained. Raises ValueError for another name, or a pattern that
-    cannot have `base`'s sparsity or way.
+    Its name says how it is trained, but for a precision of `base` that all share. Raises ValueError
+    for another name, or a pattern that cannot have `base`'s sparsity or way.
 
     >>> from mediswift.pretrain import profile
     >>> scaled = entry(profile("demo"), "16x1+scaled")
@@ -87,6 +92,8 @@ def entry(base: PretrainConfig, name: str) -> PretrainConfig:
             f"sparse but for +{HALF}, got {name!r} at sparsity {base.sparsity:g}: try "
             f"'{REFERENCE}+scaled' at 0.75"
         )
+    if how == HALF and base.precision == HALF:
+        raise ValueError(f"all train in {HALF} already, got {name!r}; leave out one of the two")
     if _is_dense(name):
         return replace(base, sparsity=0.0, **WAYS[how])
     parse(pattern).check(base.sparsity)

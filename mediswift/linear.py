@@ -134,7 +134,9 @@ class SparseLinear(nn.Module):
 
     def _check(self, engine: str, device: str, dtype: torch.dtype) -> None:
         if engine != AUTO and (why_not := ENGINES[engine].refuses(self.layout, device, dtype)):
-            raise ValueError(f"engine {engine!r} cannot compute this layer: {why_not}")
+            raise ValueError(
+                f"engine {engine!r} cannot compute this layer: {why_not}; use {AUTO!r} or 'masked'"
+            )
 
     def _kept(self, full: Tensor) -> Tensor:
         # of a matrix (O, I), whether turned or not

@@ -28,7 +28,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mediswift import checkpoints, dynamic
-from mediswift.attention import in_runs
 from mediswift.batches import Examples
 from mediswift.checkpoints import Progress
 from mediswift.density import values_by_factor
@@ -85,9 +84,7 @@ def fit(
         # an engine's index is buffers, equal everywhere: they need not be sent round at every step
         model.broadcast_buffers = False
     plain = accelerator.unwrap_model(model)
-    half_on_cpu = config.precision == "bf16" and accelerator.device.type == "cpu"
-    alone = sole_job(folder, accelerator.is_main_process)
-    with alone, stop_politely() as asked, in_runs(plain, half_on_cpu):
+    with sole_job(folder, accelerator.is_main_process), stop_politely() as asked:
         with accelerator.main_process_first():  # what it sets aside is not there for the others
             progress = checkpoints.load(folder, plain, optimizer.optimizer, fingerprint)
         _choose_engines(accelerator, plain, examples, config)

@@ -139,11 +139,19 @@ def test_the_name_alone_says_what_is_scaled(base):
     assert contest.entry(base, "unstructured") == BASE
 
 
+def test_a_machine_without_half_precision_is_told_before_anything_runs(asked, tmp_path, no_bf16):
+    with pytest.raises(ValueError, match="bf16' on a CPU that does not"):
+        contest.contest(BASE, ["unstructured", "16x1+bf16"], [0], TUNING, tmp_path)
+    assert not asked
+
+
 def test_half_precision_is_for_the_dense_model_too():
     for name, sparsity in (("dense+bf16", 0.0), ("16x1+bf16", 0.75)):
         config = contest.entry(BASE, name)
         assert config == replace(contest.entry(BASE, name[:-5]), precision="bf16")
         assert config.sparsity == sparsity
+    with pytest.raises(ValueError, match="all train in bf16 already, got '16x1.bf16'; leave out"):
+        contest.entry(replace(BASE, precision="bf16"), "16x1+bf16")
     lines = differences(record_of({"dense": {0: 1.0}, "dense+bf16": {0: 1.1}}), "dense")
     assert [line["sparsity"] for line in lines] == [0, 0]
 

@@ -17,7 +17,7 @@ HOUSE = Path(mediswift.__file__).parent
 FILES = sorted(path.stem for path in HOUSE.rglob("*.py"))
 FLOORS = [
     "places",
-    "__init__ attention blocks cache citations damage demo documents flops jobs layouts metrics "
+    "__init__ blocks cache citations damage demo documents flops jobs layouts metrics "
     "parts records rows sections sharding shingles stats study unpack window",
     "batches bibliography calibration contamination duplicates hallmarks law likelihood "
     "kernel machine medline models native parcel patterns pretrained questions supervise tagger "
