@@ -161,8 +161,9 @@ def test_half_precision_is_for_the_dense_model_too():
     [(["dense", "unstructured"], "unstructured"), (["16x1", "16x1+scaled"], "16x1")],
 )
 def test_the_command_line_compares_with_unstructured_or_the_first(
-    asked, tmp_path, capsys, names, reference
+    asked, tmp_path, capsys, names, reference, monkeypatch
 ):
+    monkeypatch.setattr("mediswift.schedule.multiplies_bf16", lambda: True)  # no run is trained
     words = ["contest", "--corpus", "sample:", "--size", "tiny", "--tokens", "20480"]
     words += ["--batch-tokens", "1024", "--tuning-tokens", "1024", "--lr", "1e-3", "--seeds", "2"]
     words += ["--runs", str(tmp_path), "--precision", "bf16"]
