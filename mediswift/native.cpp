@@ -35,11 +35,8 @@ namespace {
 
 typedef REAL vec __attribute__((vector_size(BYTES)));
 constexpr int W = BYTES / sizeof(REAL);  // lanes of a register
-constexpr int TILE = 16;                 // outputs of a group, and tokens of its strip
 constexpr int LANES = TILE / W;          // registers that hold a line of a tile
 constexpr int V = 8, PANEL = V * W;      // registers and tokens of a panel of the scattered kernels
-constexpr int STRIPS = 4;                // strips of a panel of the grouped kernels
-constexpr int64_t BATCH = 512;          // tokens that a weight gradient packs before it multiplies
 static_assert(TILE % W == 0, "a line of a tile is whole registers");
 
 ALWAYS vec load(const REAL* p) { vec v; memcpy(&v, p, sizeof v); return v; }
@@ -83,12 +80,7 @@ void unpack(const REAL* panel, int64_t features, int64_t n, int64_t size, REAL* 
   turn(panel, size, features, n, x, features);
 }
 
-// ---- Grouped: group g has outputs row[g] .. row[g] + 15 and the inputs col[start[g]] .. of lines
-
-struct Grouped {
-  int64_t groups;
-  const int32_t *start, *col, *row;
-};
+// ---- Grouped
 
 // y (tokens, 16 outputs) = bias + sum over kept inputs of x (input, tokens) times its line of weights
 constexpr int TOKENS = REGISTERS / 2 / LANES;  // whose sums are in registers at once
@@ -328,24 +320,18 @@ void grouped_input_gradient(int threads, int64_t tokens, int64_t inputs, int64_t
 void grouped_weight_gradient(int threads, int64_t tokens, int64_t inputs, int64_t outputs,
                              int64_t groups, const int32_t* start, const int32_t* col,
                              const int32_t* row, const REAL* x, const REAL* g_y, REAL* g_w) {
+  Grouped a{groups, start, col, row};
   REAL* packed = scratch_x.of<REAL>(BATCH * inputs);
   if (int64_t lines = start[groups]) memset(g_w, 0, lines * TILE * sizeof(REAL));
-#pragma omp parallel num_threads(threads)
-  for (int64_t t = 0; t < tokens; t += BATCH) {
-    int64_t strips = pieces(least(BATCH, tokens - t), TILE);
-#pragma omp for schedule(static)
-    for (int64_t s = 0; s < strips; s++) pack_strip(x + t * inputs, inputs, tokens - t, s, packed);
-#pragma omp for schedule(static)
-    for (int part = 0; part < threads; part++)  // each owns groups, equally many lines
-      for (int64_t first = 0; first < strips; first += STRIPS)
-        for (int64_t g = 0; g < groups; g++) {
-          if (int64_t(start[g]) * threads / (start[groups] + 1) != part) continue;
-          for (int64_t s = first; s < least(first + STRIPS, strips); s++)
-            add_tile(packed + s * TILE * inputs, g_y + (t + s * TILE) * outputs + row[g], outputs,
-                     least(TILE, tokens - t - s * TILE), g_w + int64_t(start[g]) * TILE,
-                     col + start[g], start[g + 1] - start[g]);
-        }
-  }
+  auto pack = [=](int64_t t, int64_t s) {
+    pack_strip(x + t * inputs, inputs, tokens - t, s, packed);
+  };
+  auto add = [=](int64_t g, int64_t t, int64_t s) {
+    add_tile(packed + s * TILE * inputs, g_y + (t + s * TILE) * outputs + row[g], outputs,
+             least(TILE, tokens - t - s * TILE), g_w + int64_t(start[g]) * TILE, col + start[g],
+             a.count(g));
+  };
+  sum_over_tokens(threads, tokens, a, pack, add);
 }
 
 void scattered_forward(int threads, int64_t tokens, int64_t inputs, int64_t outputs,

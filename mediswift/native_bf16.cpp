@@ -15,12 +15,9 @@
 
 namespace {
 
-typedef uint16_t half;                                  // the bits of a bfloat16
-typedef half line __attribute__((vector_size(32)));     // sixteen of them
-constexpr int TILE = 16;                                // outputs of a group, tokens of a strip
+typedef uint16_t half;  // the bits of a bfloat16
+typedef half line __attribute__((vector_size(32)));  // sixteen of them
 constexpr int PAIRS = TILE / 2;
-constexpr int STRIPS = 4;                               // strips of a panel
-constexpr int64_t BATCH = 512;  // tokens that a weight gradient packs before it multiplies
 
 ALWAYS line load(const half* p) { line v; memcpy(&v, p, sizeof v); return v; }
 ALWAYS void store(half* p, line v) { memcpy(p, &v, sizeof v); }
@@ -68,14 +65,10 @@ void unpack(const float* sums, int64_t features, int64_t n, half* x) {
   }
 }
 
-// ---- The matrix: group g has outputs row[g] .. row[g] + 15, inputs col[start[g]] .. of its lines
+// ---- Grouped
 
-struct Grouped {
-  int64_t groups;
-  const int32_t *start, *col, *row;
-  int64_t count(int64_t g) const { return start[g + 1] - start[g]; }
-  int64_t pair(int64_t g) const { return start[g] / 2 + g; }  // first of group g: its last may be half
-};
+// Place of a group's first pair of lines: its last one may be half empty
+int64_t pair(const Grouped& a, int64_t g) { return a.start[g] / 2 + g; }
 
 // Weights of group g, two lines beside each other, the last one beside zeros
 void pair_lines(const Grouped& a, int64_t g, const float* w, half* pairs) {
@@ -83,7 +76,7 @@ void pair_lines(const Grouped& a, int64_t g, const float* w, half* pairs) {
     const float* from = w + (a.start[g] + i) * TILE;
     line first = rounded(_mm512_loadu_ps(from));
     line second = i + 1 < n ? rounded(_mm512_loadu_ps(from + TILE)) : line{};
-    _mm512_store_si512(pairs + (a.pair(g) + i / 2) * 2 * TILE, paired(first, second));
+    _mm512_store_si512(pairs + (pair(a, g) + i / 2) * 2 * TILE, paired(first, second));
   }
 }
 
@@ -168,7 +161,7 @@ void grouped_forward(int threads, int64_t tokens, int64_t inputs, int64_t output
                      const int32_t* start, const int32_t* col, const int32_t* row, const float* w,
                      const float* bias, const half* x, half* y) {
   Grouped a{groups, start, col, row};
-  half* lines = scratch_w.of<half>((a.pair(groups) + 1) * 2 * TILE);
+  half* lines = scratch_w.of<half>((pair(a, groups) + 1) * 2 * TILE);
 #pragma omp parallel num_threads(threads)
   {
     half* panel = scratch_x.of<half>(STRIPS * TILE * inputs);
@@ -182,7 +175,7 @@ void grouped_forward(int threads, int64_t tokens, int64_t inputs, int64_t output
       for (int64_t g = 0; g < groups; g++)
         for (int64_t s = 0; s < strips; s++) {
           pair_inputs(panel + s * TILE * inputs, col + start[g], a.count(g), pairs);
-          outer(pairs, lines + a.pair(g) * 2 * TILE, pieces(a.count(g), 2),
+          outer(pairs, lines + pair(a, g) * 2 * TILE, pieces(a.count(g), 2),
                 bias ? bias + row[g] : nullptr, y + (t + s * TILE) * outputs + row[g], outputs,
                 least(TILE, tokens - t - s * TILE));
         }
@@ -223,24 +216,18 @@ void grouped_input_gradient(int threads, int64_t tokens, int64_t inputs, int64_t
 void grouped_weight_gradient(int threads, int64_t tokens, int64_t inputs, int64_t outputs,
                              int64_t groups, const int32_t* start, const int32_t* col,
                              const int32_t* row, const half* x, const half* g_y, float* g_w) {
+  Grouped a{groups, start, col, row};
   half* packed = scratch_x.of<half>(BATCH * inputs);
   if (int64_t lines = start[groups]) memset(g_w, 0, lines * TILE * sizeof(float));
-#pragma omp parallel num_threads(threads)
-  for (int64_t t = 0; t < tokens; t += BATCH) {
-    int64_t strips = pieces(least(BATCH, tokens - t), TILE);
-#pragma omp for schedule(static)
-    for (int64_t s = 0; s < strips; s++) pack_strip(x + t * inputs, inputs, tokens - t, s, packed);
-#pragma omp for schedule(static)
-    for (int part = 0; part < threads; part++)  // each owns groups, equally many lines
-      for (int64_t first = 0; first < strips; first += STRIPS)
-        for (int64_t g = 0; g < groups; g++) {
-          if (int64_t(start[g]) * threads / (start[groups] + 1) != part) continue;
-          for (int64_t s = first; s < least(first + STRIPS, strips); s++)
-            add_tile(packed + s * TILE * inputs, g_y + (t + s * TILE) * outputs + row[g], outputs,
-                     least(TILE, tokens - t - s * TILE), g_w + int64_t(start[g]) * TILE,
-                     col + start[g], start[g + 1] - start[g]);
-        }
-  }
+  auto pack = [=](int64_t t, int64_t s) {
+    pack_strip(x + t * inputs, inputs, tokens - t, s, packed);
+  };
+  auto add = [=](int64_t g, int64_t t, int64_t s) {
+    add_tile(packed + s * TILE * inputs, g_y + (t + s * TILE) * outputs + row[g], outputs,
+             least(TILE, tokens - t - s * TILE), g_w + int64_t(start[g]) * TILE, col + start[g],
+             a.count(g));
+  };
+  sum_over_tokens(threads, tokens, a, pack, add);
 }
 
 }  // extern "C"

@@ -1,4 +1,4 @@
-// What all kernels need: macros, memory, and a transpose in registers.
+// What all kernels need: macros, memory, a transpose in registers, and how grouped ones share tokens.
 #pragma once
 
 #include <cstddef>
@@ -11,6 +11,10 @@
 #define UNROLL _Pragma("GCC unroll 16")
 
 namespace {
+
+constexpr int TILE = 16;        // outputs of a group, and tokens of its strip
+constexpr int STRIPS = 4;       // strips of a panel of the grouped kernels
+constexpr int64_t BATCH = 512;  // tokens that a weight gradient packs before it multiplies
 
 inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t pieces(int64_t size, int64_t piece) { return (size + piece - 1) / piece; }
@@ -46,6 +50,33 @@ ALWAYS void transpose(Vec (&rows)[W]) {
     UNROLL for (int i = 0; i < W; i++)
       if (!(i & S)) exchange<W, S>(rows[i], rows[i + S], std::make_index_sequence<W>{});
     transpose<2 * S>(rows);
+  }
+}
+
+// Grouped: group g has outputs row[g] .. row[g] + 15 and the inputs col[start[g]] .. of its lines
+
+struct Grouped {
+  int64_t groups;
+  const int32_t *start, *col, *row;
+  int64_t count(int64_t g) const { return start[g + 1] - start[g]; }
+};
+
+// A weight gradient: pack(t, s) strips s of the tokens from t on, together, then add(g, t, s) to the
+// lines of group g, each thread to groups of its own with equally many lines
+template <class Pack, class Add>
+void sum_over_tokens(int threads, int64_t tokens, const Grouped& a, Pack pack, Add add) {
+#pragma omp parallel num_threads(threads)
+  for (int64_t t = 0; t < tokens; t += BATCH) {
+    int64_t strips = pieces(least(BATCH, tokens - t), TILE);
+#pragma omp for schedule(static)
+    for (int64_t s = 0; s < strips; s++) pack(t, s);
+#pragma omp for schedule(static)
+    for (int part = 0; part < threads; part++)
+      for (int64_t first = 0; first < strips; first += STRIPS)
+        for (int64_t g = 0; g < a.groups; g++) {
+          if (int64_t(a.start[g]) * threads / (a.start[a.groups] + 1) != part) continue;
+          for (int64_t s = first; s < least(first + STRIPS, strips); s++) add(g, t, s);
+        }
   }
 }
 
