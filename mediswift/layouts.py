@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 LINE = 16
-"""Outputs of a group: `TILE` of native.cpp."""
+"""Outputs of a group: `TILE` of panels.h."""
 COLUMNS, CHUNK = 64, 256
 """Columns of a block, so that its packed inputs fit the first cache, and rows of a chunk."""
 

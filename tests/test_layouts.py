@@ -114,7 +114,7 @@ def test_segments_hold_each_weight_once_ordered_by_chunk_block_and_length(shape)
 
 
 def test_the_kernels_cut_matrices_as_the_layout_does():
-    source = native.SOURCE.read_text()
+    source = "".join(path.read_text() for path in sorted(native.FOLDER.glob("*.[ch]*")))
     said = {name: int(n) for name, n in re.findall(r"\b(TILE|CHUNK) = (\d+);", source)}
     assert said == {"TILE": LINE, "CHUNK": CHUNK}
 
