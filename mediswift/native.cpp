@@ -13,8 +13,6 @@
 // checks them. Every sum has one order, whatever the number of threads. Never build with -ffast-math:
 // it may reorder these sums, and the registers' schedule with them.
 
-#include <cstring>
-
 #include "panels.h"
 
 #ifndef REAL
@@ -42,8 +40,6 @@ static_assert(TILE % W == 0, "a line of a tile is whole registers");
 ALWAYS vec load(const REAL* p) { vec v; memcpy(&v, p, sizeof v); return v; }
 ALWAYS void store(REAL* p, vec v) { memcpy(p, &v, sizeof v); }
 ALWAYS vec all(REAL value) { return value - vec{}; }
-
-thread_local Scratch scratch_x, scratch_y;
 
 // ---- Packing
 
@@ -140,16 +136,6 @@ ALWAYS void inner(const REAL* tile, int64_t stride, const REAL* scale, REAL* sum
         add_lines<1, AT_SUM>(held, scale + j + (AT_SUM ? i * TILE : 0),
                              sum + v * W + (AT_SUM ? 0 : i * TILE), col + i);
     }
-}
-
-// Lines of a weight gradient += x (input, 16 tokens) times the tile of g_y (16 tokens, 16 outputs)
-void add_tile(const REAL* strip, const REAL* g_y, int64_t stride, int64_t tokens, REAL* g_w,
-              const int32_t* col, int64_t n) {
-  if (tokens == TILE) return inner<false>(g_y, stride, strip, g_w, col, n);
-  REAL padded[TILE * TILE] = {};
-  for (int64_t t = 0; t < tokens; t++)
-    memcpy(padded + t * TILE, g_y + t * stride, TILE * sizeof(REAL));
-  inner<false>(padded, TILE, strip, g_w, col, n);
 }
 
 // ---- Scattered: compressed rows, cut into segments of one row in one block of columns, so that the
@@ -320,18 +306,8 @@ void grouped_input_gradient(int threads, int64_t tokens, int64_t inputs, int64_t
 void grouped_weight_gradient(int threads, int64_t tokens, int64_t inputs, int64_t outputs,
                              int64_t groups, const int32_t* start, const int32_t* col,
                              const int32_t* row, const REAL* x, const REAL* g_y, REAL* g_w) {
-  Grouped a{groups, start, col, row};
-  REAL* packed = scratch_x.of<REAL>(BATCH * inputs);
-  if (int64_t lines = start[groups]) memset(g_w, 0, lines * TILE * sizeof(REAL));
-  auto pack = [=](int64_t t, int64_t s) {
-    pack_strip(x + t * inputs, inputs, tokens - t, s, packed);
-  };
-  auto add = [=](int64_t g, int64_t t, int64_t s) {
-    add_tile(packed + s * TILE * inputs, g_y + (t + s * TILE) * outputs + row[g], outputs,
-             least(TILE, tokens - t - s * TILE), g_w + int64_t(start[g]) * TILE, col + start[g],
-             a.count(g));
-  };
-  sum_over_tokens(threads, tokens, a, pack, add);
+  weight_gradient<pack_strip, inner<false>>(threads, tokens, inputs, outputs,
+                                            Grouped{groups, start, col, row}, x, g_y, g_w);
 }
 
 void scattered_forward(int threads, int64_t tokens, int64_t inputs, int64_t outputs,
@@ -341,7 +317,8 @@ void scattered_forward(int threads, int64_t tokens, int64_t inputs, int64_t outp
   Scattered a{outputs, blocks, row, start, count, col};
 #pragma omp parallel num_threads(threads)
   {
-    REAL *panel_x = scratch_x.of<REAL>(PANEL * inputs), *panel_y = scratch_y.of<REAL>(PANEL * outputs);
+    REAL *panel_x = scratch_x.of<REAL>(PANEL * inputs);
+    REAL *panel_y = scratch_y.of<REAL>(PANEL * outputs);
 #pragma omp for schedule(dynamic)
     for (int64_t p = 0; p < pieces(tokens, PANEL); p++) {
       int64_t t = p * PANEL, n = least(PANEL, tokens - t);

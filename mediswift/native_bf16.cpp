@@ -9,8 +9,6 @@
 
 #include <immintrin.h>
 
-#include <cstring>
-
 #include "panels.h"
 
 namespace {
@@ -35,7 +33,7 @@ ALWAYS __m512 add(__m512 sum, const uint32_t* pair, __m512i held) {
   return _mm512_dpbf16_ps(sum, (__m512bh)_mm512_set1_epi32(int(*pair)), (__m512bh)held);
 }
 
-thread_local Scratch scratch_x, scratch_y, scratch_w;
+thread_local Scratch scratch_w;
 
 // ---- Packing
 
@@ -143,16 +141,6 @@ ALWAYS void inner(const half* tile, int64_t stride, const half* scale, float* su
                          col + i);
 }
 
-// Lines of a weight gradient += x (input, 16 tokens) times the tile of g_y (16 tokens, 16 outputs)
-void add_tile(const half* strip, const half* g_y, int64_t stride, int64_t tokens, float* g_w,
-              const int32_t* col, int64_t n) {
-  if (tokens == TILE) return inner<false>(g_y, stride, strip, g_w, col, n);
-  half padded[TILE * TILE] = {};
-  for (int64_t t = 0; t < tokens; t++)
-    memcpy(padded + t * TILE, g_y + t * stride, TILE * sizeof(half));
-  inner<false>(padded, TILE, strip, g_w, col, n);
-}
-
 }  // namespace
 
 extern "C" {
@@ -216,18 +204,8 @@ void grouped_input_gradient(int threads, int64_t tokens, int64_t inputs, int64_t
 void grouped_weight_gradient(int threads, int64_t tokens, int64_t inputs, int64_t outputs,
                              int64_t groups, const int32_t* start, const int32_t* col,
                              const int32_t* row, const half* x, const half* g_y, float* g_w) {
-  Grouped a{groups, start, col, row};
-  half* packed = scratch_x.of<half>(BATCH * inputs);
-  if (int64_t lines = start[groups]) memset(g_w, 0, lines * TILE * sizeof(float));
-  auto pack = [=](int64_t t, int64_t s) {
-    pack_strip(x + t * inputs, inputs, tokens - t, s, packed);
-  };
-  auto add = [=](int64_t g, int64_t t, int64_t s) {
-    add_tile(packed + s * TILE * inputs, g_y + (t + s * TILE) * outputs + row[g], outputs,
-             least(TILE, tokens - t - s * TILE), g_w + int64_t(start[g]) * TILE, col + start[g],
-             a.count(g));
-  };
-  sum_over_tokens(threads, tokens, a, pack, add);
+  weight_gradient<pack_strip, inner<false>>(threads, tokens, inputs, outputs,
+                                            Grouped{groups, start, col, row}, x, g_y, g_w);
 }
 
 }  // extern "C"

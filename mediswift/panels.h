@@ -1,9 +1,10 @@
-// What all kernels need: macros, memory, a transpose in registers, and how grouped ones share tokens.
+// What all kernels need: macros, memory, a transpose in registers; and the grouped weight gradient.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <new>
 #include <utility>
 
@@ -34,6 +35,7 @@ struct Scratch {  // memory on cache lines, one piece a thread and use, kept for
   }
   ~Scratch() { free(at); }
 };
+thread_local Scratch scratch_x, scratch_y;
 
 // rows (W registers of W numbers) turned: one bit of row and column is exchanged at a time
 
@@ -61,21 +63,38 @@ struct Grouped {
   int64_t count(int64_t g) const { return start[g + 1] - start[g]; }
 };
 
-// A weight gradient: pack(t, s) strips s of the tokens from t on, together, then add(g, t, s) to the
-// lines of group g, each thread to groups of its own with equally many lines
-template <class Pack, class Add>
-void sum_over_tokens(int threads, int64_t tokens, const Grouped& a, Pack pack, Add add) {
+// INNER on a tile of g_y (up to 16 tokens, 16 outputs), what is missing zero
+template <auto INNER, class Number, class Sum>
+void add_tile(const Number* strip, const Number* g_y, int64_t stride, int64_t tokens, Sum* g_w,
+              const int32_t* col, int64_t n) {
+  if (tokens == TILE) return INNER(g_y, stride, strip, g_w, col, n);
+  Number padded[TILE * TILE] = {};
+  for (int64_t t = 0; t < tokens; t++)
+    memcpy(padded + t * TILE, g_y + t * stride, TILE * sizeof(Number));
+  INNER(padded, TILE, strip, g_w, col, n);
+}
+
+// g_w (lines, 16 outputs) = sum over tokens of x (tokens, inputs) times g_y (tokens, outputs), where
+// kept. Threads PACK strips together, then each adds to groups of its own with equally many lines
+template <auto PACK, auto INNER, class Number, class Sum>
+void weight_gradient(int threads, int64_t tokens, int64_t inputs, int64_t outputs, const Grouped& a,
+                     const Number* x, const Number* g_y, Sum* g_w) {
+  Number* packed = scratch_x.of<Number>(BATCH * inputs);
+  if (int64_t lines = a.start[a.groups]) memset(g_w, 0, lines * TILE * sizeof(Sum));
 #pragma omp parallel num_threads(threads)
   for (int64_t t = 0; t < tokens; t += BATCH) {
     int64_t strips = pieces(least(BATCH, tokens - t), TILE);
 #pragma omp for schedule(static)
-    for (int64_t s = 0; s < strips; s++) pack(t, s);
+    for (int64_t s = 0; s < strips; s++) PACK(x + t * inputs, inputs, tokens - t, s, packed);
 #pragma omp for schedule(static)
     for (int part = 0; part < threads; part++)
       for (int64_t first = 0; first < strips; first += STRIPS)
         for (int64_t g = 0; g < a.groups; g++) {
           if (int64_t(a.start[g]) * threads / (a.start[a.groups] + 1) != part) continue;
-          for (int64_t s = first; s < least(first + STRIPS, strips); s++) add(g, t, s);
+          for (int64_t s = first; s < least(first + STRIPS, strips); s++)
+            add_tile<INNER>(packed + s * TILE * inputs, g_y + (t + s * TILE) * outputs + a.row[g],
+                            outputs, least(TILE, tokens - t - s * TILE),
+                            g_w + int64_t(a.start[g]) * TILE, a.col + a.start[g], a.count(g));
         }
   }
 }
