@@ -66,7 +66,7 @@ class BenchConfig:
     @property
     def half_on_cpu(self) -> bool:
         """Whether a CPU multiplies in half precision."""
-        return self.device == "cpu" and self.precision == "bf16"
+        return self.device == "cpu" and self.loop.precision == "bf16"
 
 
 @dataclass
@@ -119,7 +119,7 @@ def bench(config: BenchConfig) -> Record:
     check_machine(config.loop, device.type, 1)
     config = replace(config, precision=config.loop.precision)
     machine.keep_memory()
-    rows, about = [], {"peak_gflops": peak(device, config.precision)}
+    rows, about = [], {"peak_gflops": peak(device, config.loop.dtype)}
     for size in config.sizes:
         rows += _of_size(size, config, device, about["peak_gflops"])
     label = f"{config.device}-{'-'.join(config.sizes)}"
@@ -199,10 +199,9 @@ def matrix_bytes(one: Contestant) -> int:
     return sum(t.numel() * t.element_size() for t in [*moments, *held])  # a gradient is as large
 
 
-def peak(device: torch.device, precision: str) -> float:
+def peak(device: torch.device, dtype: torch.dtype) -> float:
     """GFLOP/s of a large dense product at its best, in the type that training multiplies in."""
     size = 8192 if device.type == "cuda" else 2048
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     a, b = torch.randn(2, size, size, device=device).to(dtype)
     taken: list[float] = []
     for _ in range(20):
@@ -221,20 +220,21 @@ def _of_size(
     rows_of_ids = config.tokens // context
     ids = torch.randint(2, shape.vocab_size, (rows_of_ids, context + 1), generator=generator)
     ids = ids.to(device)
-    beside = []
+    trainer, beside = None, []
+    if config.peers:
+        theirs = models.build(shape, seed=0).to(device)  # which the Trainer changes
+        trainer = peers.TrainerSteps(theirs, ids, config.loop.precision)
     if config.peers and config.half_on_cpu:
         beside = [_contestant(DENSE, 0.0, shape, replace(config, precision="no"), device)]
-    theirs = models.build(shape, seed=0).to(device)  # which the Trainer changes
-    trainer = peers.TrainerSteps(theirs, ids, config.precision)
     for turn in tqdm(range(1 + config.rounds), desc=f"bench {size}", leave=False):
         for one in [*field, *beside]:
             one.step(ids)
             if turn == 0:  # measures, chooses, compiles, warms up
                 one.seconds = {part: [] for part in PARTS}
-        if config.peers:
+        if trainer:
             trainer.steps(counted=turn > 0)
     rows = table(field, shape, peak_gflops, ids[:, 1:].numel())
-    if config.peers:
+    if trainer:
         rows.append(_peer_row("hf trainer", "step", trainer.seconds, field[0]))
         for one in beside:
             rows.append(_peer_row(FLOAT, "step", _with_sums(one.seconds)["step"], field[0]))
@@ -250,7 +250,7 @@ def _contestant(
     if sparsity:
         sparse.sparsify(model, sparsity, pattern, engine=config.engine)
     optimizer = train.make_optimizer(model.to(device), config.loop)
-    return Contestant(pattern, sparsity, model, optimizer, config.precision)
+    return Contestant(pattern, sparsity, model, optimizer, config.loop.precision)
 
 
 def _with_sums(parts: dict[str, list[float]]) -> dict[str, list[float]]:

@@ -10,8 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
-import torch
-
 from mediswift import models, schedule
 from mediswift.configs import PretrainConfig
 from mediswift.engines import AUTO, ENGINES
@@ -107,8 +105,7 @@ class PlanConfig:
 
     def _check_engine(self) -> None:
         matrix = probe(models.shape(self.size).n_embd, self.sparsity, self.pattern)
-        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
-        if why_not := ENGINES[self.computed].unfit(matrix, self.kind, dtype):
+        if why_not := ENGINES[self.computed].unfit(matrix, self.kind, self.loop.dtype):
             raise ValueError(
                 f"an engine computes the pattern on the device, got {self.pattern} on "
                 f"{self.device}: {why_not}; use engine='masked', which computes any"

@@ -118,7 +118,7 @@ def weight_gradient(grad: Tensor, x: Tensor, values: Tensor, index: list[Tensor]
     """Gradient of the kept weights, in their layout: products over the tokens, only where kept."""
     x = x.contiguous()
     grad = (grad.to(x.dtype) if x.dtype == native.HALF else grad).contiguous()
-    result = torch.empty_like(_real(values, x))
+    result = values.new_empty(values.shape, dtype=_summed_in(values, x))
     sizes = (*x.shape, grad.shape[1])
     if len(index) == 3:
         called = ("grouped_weight_gradient", x.dtype, *sizes, len(index[2]), *index)
@@ -134,9 +134,13 @@ def _(grad, x, values, index):
     return torch.empty_like(values)
 
 
+def _summed_in(numbers: Tensor, x: Tensor) -> torch.dtype:
+    # The kernels of bfloat16 read weights, and sum, in float32
+    return torch.float32 if x.dtype == native.HALF else numbers.dtype
+
+
 def _real(numbers: Tensor, x: Tensor) -> Tensor:
-    # Weights as the kernels of the type of x read them; bfloat16 is no type to sum in
-    return (numbers.float() if x.dtype == native.HALF else numbers).contiguous()
+    return numbers.to(_summed_in(numbers, x)).contiguous()
 
 
 def _scattered(
@@ -161,7 +165,7 @@ class _Linear(torch.autograd.Function):
         return (
             input_gradient(grad, values, index, x.shape[1]) if wants_x else None,
             weight_gradient(grad, x, values, index) if wants_values else None,
-            _real(grad, grad).sum(0) if ctx.biased and wants_bias else None,
+            grad.sum(0, dtype=_summed_in(grad, grad)) if ctx.biased and wants_bias else None,
             *[None] * (1 + len(index)),
         )
 

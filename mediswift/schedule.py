@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import torch
 
 from mediswift.native import multiplies_bf16
 
@@ -105,6 +106,11 @@ class Config:
             raise ValueError(f"a seed is 0 or more, and below 2^32; got {self.seed}")
         if self.warmup_steps > self.steps:
             raise ValueError(f"warmup_steps={self.warmup_steps} exceeds steps={self.steps}")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type that matrices are multiplied in."""
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
 
 def check_machine(config: Config, device: str, processes: int) -> None:

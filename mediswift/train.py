@@ -161,13 +161,12 @@ def _choose_engines(
     accelerator: Accelerator, model: nn.Module, examples: Examples, config: Config
 ) -> None:
     # Before the clock starts; one process measures, the others read what it found
-    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
     if not any(layer.engine == AUTO for layer in layers(model)):
-        choose_engines(model, 0, dtype)  # one that was named may not compute in it
+        choose_engines(model, 0, config.dtype)  # one that was named may not compute in it
         return
     first = examples.batch(indices_of(0, len(examples), config)[: config.micro_batch])
     with accelerator.main_process_first():
-        told = choose_engines(model, first.input_ids.numel(), dtype)
+        told = choose_engines(model, first.input_ids.numel(), config.dtype)
     accelerator.print(told)
 
 

@@ -85,9 +85,7 @@ def test_only_what_is_asked_for_gets_a_gradient(wanted):
     assert [name for name in given if given[name].grad is not None] == [wanted]
 
 
-@each_mask
-def test_threads_change_no_bit(name):
-    x, values, bias, grad, plan = draw(name, 700, torch.float32)
+def threads_change_no_bit(x, values, bias, grad, plan):
     index, found = products.index(plan), []
     threads = torch.get_num_threads()
     try:
@@ -104,6 +102,11 @@ def test_threads_change_no_bit(name):
         torch.set_num_threads(threads)
     for other in found[1:]:
         assert all(map(torch.equal, found[0], other))
+
+
+@each_mask
+def test_threads_change_no_bit(name):
+    threads_change_no_bit(*draw(name, 700, torch.float32))
 
 
 @pytest.mark.parametrize("name", ["odd", "lines"])
@@ -200,18 +203,7 @@ def test_infinite_inputs_of_bfloat16_reach_their_outputs_alone(half_kernels):
 
 def test_threads_change_no_bit_of_bfloat16(half_kernels):
     x, values, bias, grad, plan = draw("lines", 700, torch.float32)
-    given, found = (x.bfloat16(), grad.bfloat16()), []
-    threads, index = torch.get_num_threads(), products.index(plan)
-    try:
-        for count in (1, 2, 3):
-            torch.set_num_threads(count)
-            y = products.linear(given[0], values, bias, index, len(bias))
-            of_x = products.input_gradient(given[1], values, index, x.shape[1])
-            found.append((y, of_x, products.weight_gradient(given[1], given[0], values, index)))
-    finally:
-        torch.set_num_threads(threads)
-    for other in found[1:]:
-        assert all(map(torch.equal, found[0], other))
+    threads_change_no_bit(x.bfloat16(), values, bias, grad.bfloat16(), plan)
 
 
 def test_the_operators_promise_what_they_return_in_bfloat16(half_kernels):
