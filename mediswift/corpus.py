@@ -18,7 +18,7 @@ from datasets.exceptions import DatasetGenerationError
 
 from mediswift import demo, medline, mirror, places
 from mediswift.contamination import exam_pmids
-from mediswift.documents import TEXT_FIELDS, make_document, read_jsonl
+from mediswift.documents import SUFFIXES, TEXT_FIELDS, make_document, read_jsonl
 from mediswift.rows import fingerprint, keys, select
 from mediswift.selection import choose, prepare
 
@@ -44,8 +44,9 @@ def load(address: str) -> Dataset:
     """Documents in the order of their source: text columns `pmid, title, abstract, year, source`.
 
     `sample:` is our own synthetic text; `demo:` two real MEDLINE files, downloaded once;
-    `jsonl:PATH` one JSON object a line, plain, .gz or .zst; `medline:PATH` NLM's XML, a file or a
-    folder of baseline and updates (see `mirror`); `salvage:PATH` the same without what is damaged,
+    `jsonl:PATH` one JSON object a line, plain, .gz or .zst, a file or a folder of them, such as one
+    of abstracts and one of full text; `medline:PATH` NLM's XML, likewise, of baseline and updates
+    (see `mirror`); `salvage:PATH` the same without what is damaged,
     which is printed; `hf:REPO[:CONFIG]` a dataset of the Hugging Face hub, or a local folder of
     that form. What articles of MEDLINE lack is summed up and printed.
     What is unknown is "". `make_document` says which fields are read, and how.
@@ -67,10 +68,10 @@ def load(address: str) -> Dataset:
         )
     if kind in ("medline", "salvage"):
         return mirror.load(place, salvage=kind == "salvage").select_columns(list(FEATURES))
-    file = _find(
-        demo.DATA / "sample" / "abstracts.jsonl" if kind == "sample" else place, Path.is_file
-    )
-    return _cache(address, lambda: read_jsonl(file, file.name), [file])
+    if kind == "sample":
+        place = str(demo.DATA / "sample" / "abstracts.jsonl")
+    files = places.find_files(place, SUFFIXES)
+    return _cache(address, lambda: (row for f in files for row in read_jsonl(f, f.name)), files)
 
 
 def parse_address(address: str) -> tuple[str, str]:
@@ -122,16 +123,6 @@ def _cache(address: str, read: Callable[[], Iterator[dict]], parts: list) -> Dat
         raise (error.__cause__ or error) from None
 
 
-def _find(path: str | Path, is_right: Callable[[Path], bool]) -> Path:
-    path = Path(path).expanduser()
-    if not is_right(path):
-        wanted = "folder" if is_right is Path.is_dir else "file"
-        raise FileNotFoundError(
-            f"documents must be where the address says; no {wanted} is at {str(path)!r}. Check it."
-        )
-    return path
-
-
 def _read_demo() -> Iterator[dict]:
     for member in demo.load_pins()["medline"]["members"]:
         name = Path(member).name
@@ -144,7 +135,11 @@ def _load_hub(place: str) -> Dataset:
     """The `train` split, or the only one, of a dataset of the hub; its own code is never run."""
     repo, _, config = place.partition(":")
     if repo.startswith((".", "/", "~")):  # the hub's own error would speak of a bad repository name
-        repo = str(_find(repo, Path.is_dir))
+        repo = str(Path(repo).expanduser())
+        if not Path(repo).is_dir():
+            raise FileNotFoundError(
+                f"a local dataset is a folder of the hub's form; none is at {repo!r}. Check it."
+            )
     splits: DatasetDict = load_dataset(repo, config or None)
     if "train" not in splits and len(splits) > 1:
         raise ValueError(

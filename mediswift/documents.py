@@ -17,6 +17,7 @@ from pathlib import Path
 import pyarrow
 
 TEXT_FIELDS = ("abstract", "body", "text", "content", "contents")
+SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 
 _PMID = re.compile(r"(?:pmid:?\s*)?0*(\d+)(?:\.0)?", re.IGNORECASE)  # pandas: 123.0 if some lack
 _TRUNCATED = re.compile(r"\(ABSTRACT TRUNCATED[^)]*\)")  # NLM cut long abstracts until 2000

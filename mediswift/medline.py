@@ -16,7 +16,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from lxml import etree
@@ -51,23 +50,6 @@ _OPEN = (
 )
 _PARSER = {"resolve_entities": False, "load_dtd": False, "no_network": True, "huge_tree": False}
 _PARSER |= {"remove_comments": True, "remove_pis": True}
-
-
-def find_files(path: str | Path) -> list[Path]:
-    """MEDLINE files at `path`: the file itself, or all those under the folder, sorted by path.
-
-    Raises FileNotFoundError if there is no such file or folder, or no such file in the folder.
-    """
-    path = Path(path).expanduser()
-    files = (
-        sorted(p for p in path.rglob("*") if p.name.endswith(SUFFIXES)) if path.is_dir() else [path]
-    )
-    if not files or not files[0].exists():
-        raise FileNotFoundError(
-            f"MEDLINE is read from a .xml or .xml.gz file, or a folder of them; {str(path)!r} is "
-            "neither. Check the path, or download baseline files from NLM first."
-        )
-    return files
 
 
 def read(

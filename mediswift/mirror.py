@@ -77,7 +77,7 @@ def load(
 
     if processes < 1:
         raise ValueError(f"files are read by one process or more, got {processes}")
-    files = in_order(medline.find_files(path))
+    files = in_order(places.find_files(path, medline.SUFFIXES))
     folder = places.cache_dir() / "medline"
     with records.alone(folder):
         read = _read_all(files, folder, processes)

@@ -1,7 +1,8 @@
-"""Where on this machine is kept what was made once and can be made again.
+"""Where on this machine files are: those of a user, and what was made once and can be made again.
 
-Decisions: one folder for all of it, which the environment may name; what is made of files is found
-under a name made of them.
+Decisions: one folder for all that was made, which the environment may name; what is made of files
+is found under a name made of them. A file is taken by its place, whatever its name; of a folder,
+the files whose names end as they should.
 """
 
 import hashlib
@@ -19,6 +20,27 @@ def cache_dir() -> Path:
     path = Path(os.environ.get("MEDISWIFT_CACHE") or "~/.cache/mediswift").expanduser()
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def find_files(path: str | Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """The file at `path`; or all under that folder that end in `suffixes`, sorted by path.
+
+    Hidden ones are left out: some systems put one beside every file. Raises FileNotFoundError if
+    there is no such file or folder, or nothing in the folder.
+
+    >>> find_files("shared", (".jsonl", ".jsonl.gz", ".jsonl.zst"))  # doctest: +SKIP
+    [PosixPath('shared/abstracts.jsonl.zst'), PosixPath('shared/fulltext.jsonl.zst')]
+    """
+    path = Path(path).expanduser()
+    if path.is_file():
+        return [path]
+    files = sorted(p for p in path.rglob("[!.]*") if p.name.endswith(suffixes) and p.is_file())
+    if not files:
+        raise FileNotFoundError(
+            f"documents are read from a file, or a folder of {', '.join(suffixes)} files; "
+            f"{str(path)!r} is neither. Check the path, or download the files first."
+        )
+    return files
 
 
 def cache_key(parts: list) -> str:

@@ -59,6 +59,19 @@ def test_jsonl_is_memory_mapped_and_read_once(tmp_path, monkeypatch):
     assert corpus.load(address).to_list() == first.to_list()
 
 
+def test_a_folder_holds_abstracts_and_full_texts_of_one_corpus(tmp_path):
+    write(tmp_path / "abstracts.jsonl", "One.", "Two.")
+    body = {"pmid": "1", "title": "T", "body": "Introduction\nIn full."}
+    with gzip.open(tmp_path / "fulltext.jsonl.gz", "wt") as file:
+        file.write(json.dumps(body))
+    documents = corpus.load(f"jsonl:{tmp_path}")
+    assert documents["pmid"][:] == ["0", "1", "1"]
+    assert documents["abstract"][2] == "Introduction\nIn full."
+    assert documents["source"][:] == ["abstracts.jsonl", "abstracts.jsonl", "fulltext.jsonl.gz"]
+    write(tmp_path / "more.jsonl", "Three.")
+    assert len(corpus.load(f"jsonl:{tmp_path}")) == 4
+
+
 def test_a_changed_file_is_read_again(tmp_path):
     address = write(tmp_path / "a.jsonl", "One.")
     status = (tmp_path / "a.jsonl").stat()

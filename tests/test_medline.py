@@ -60,17 +60,6 @@ def test_citations_deletions_and_books_in_order():
     assert rows[0]["sections"] == [["", "It grows."]] and rows[0]["year"] == "2001"
 
 
-def test_files_of_a_folder(tmp_path):
-    (tmp_path / "b.xml").write_bytes(b"")
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "c.xml.gz").write_bytes(b"")
-    (tmp_path / "a.xml.gz.md5").write_text("not XML")
-    assert [p.name for p in medline.find_files(tmp_path)] == ["c.xml.gz", "b.xml"]
-    for path in (tmp_path / "none.xml.gz", tmp_path / "empty"):
-        with pytest.raises(FileNotFoundError, match="MEDLINE is read from"):
-            medline.find_files(path)
-
-
 def test_prefixes_of_the_dtd_need_no_declaration():
     title = "On <mml:math><mml:mi>x</mml:mi></mml:math>."
     assert read(document(article(title=title)))[0]["title"] == "On x."

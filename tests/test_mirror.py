@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from test_medline import CUT, article, document
 
-from mediswift import corpus, damage, medline, mirror
+from mediswift import corpus, damage, medline, mirror, places
 
 
 @pytest.fixture(autouse=True)
@@ -217,7 +217,7 @@ def chance(seed: int) -> list[list[str]]:
 def slowly(folder: Path) -> list[str]:
     """Titles by the rules as they are told: file after file, row after row."""
     alive: dict[tuple[str, int], str] = {}
-    for file in mirror.in_order(medline.find_files(folder)):
+    for file in mirror.in_order(places.find_files(folder, medline.SUFFIXES)):
         with file.open("rb") as stream:
             for row in medline.read(stream, file.name):
                 alive.pop((row["pmid"], row["version"]), None)
@@ -286,7 +286,7 @@ def test_the_door(tmp_path, capsys):
     assert mirror.main([str(tmp_path / "m"), "--salvage"]) == 0
     assert "0 articles" in capsys.readouterr().out
     assert mirror.main([str(tmp_path / "none")]) == 1
-    assert "MEDLINE is read from" in capsys.readouterr().err
+    assert "folder of .xml, .xml.gz files" in capsys.readouterr().err
     assert mirror.main([str(tmp_path / "m"), "--salvage", "--processes", "0"]) == 1
     assert "one process or more, got 0" in capsys.readouterr().err
 
