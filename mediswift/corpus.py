@@ -33,15 +33,15 @@ KINDS = {
     "salvage": "salvage:PATH",
     "hf": "hf:REPO[:CONFIG]",
 }
-FEATURES = Features(
-    {name: Value("string") for name in ("pmid", "title", "abstract", "year", "source")}
-)
-SCHEMA = 2
+COLUMNS = ("pmid", "title", "abstract", "year", "source")
+FEATURES = Features({name: Value("string") for name in (*COLUMNS, "form")})
+SCHEMA = 3
 """Raise it whenever reading or cleaning changes, so that older Arrow files are not used again."""
 
 
 def load(address: str) -> Dataset:
-    """Documents in the order of their source: text columns `pmid, title, abstract, year, source`.
+    """Documents in the order of their source: text columns `pmid, title, abstract, year, source`,
+    and `form` (see `make_document`) except for MEDLINE, which has no full texts.
 
     `sample:` is our own synthetic text; `demo:` two real MEDLINE files, downloaded once;
     `jsonl:PATH` one JSON object a line, plain, .gz or .zst, a file or a folder of them, such as one
@@ -55,7 +55,7 @@ def load(address: str) -> Dataset:
     a missing path.
 
     >>> load("sample:").column_names
-    ['pmid', 'title', 'abstract', 'year', 'source']
+    ['pmid', 'title', 'abstract', 'year', 'source', 'form']
     """
     kind, place = parse_address(address)
     if kind == "demo":
@@ -67,7 +67,7 @@ def load(address: str) -> Dataset:
             address, lambda: (make_document(row, place) for row in rows), [rows._fingerprint]
         )
     if kind in ("medline", "salvage"):
-        return mirror.load(place, salvage=kind == "salvage").select_columns(list(FEATURES))
+        return mirror.load(place, salvage=kind == "salvage").select_columns(list(COLUMNS))
     if kind == "sample":
         place = str(demo.DATA / "sample" / "abstracts.jsonl")
     files = places.find_files(place, SUFFIXES)

@@ -3,6 +3,8 @@
 Decisions. Public text comes under a handful of field names and in two forms of abstract: they are
 read here, once, and anything else is an error that shows what came. Cleaning changes no word:
 Unicode is composed, spaces are made single, and NLM's mark of a truncated abstract goes.
+A full text may come in a file apart
+from its abstract: `form` tells the two from two versions of one.
 Refused: taking a field called `id` for the PMID. The abstracts behind exam questions are kept out
 by PMID, so a wrong one would do harm without a sign.
 """
@@ -24,16 +26,19 @@ _TRUNCATED = re.compile(r"\(ABSTRACT TRUNCATED[^)]*\)")  # NLM cut long abstract
 
 
 def make_document(record: dict, source: str) -> dict[str, str]:
-    """One clean document: texts `pmid`, `title`, `abstract`, `year`, `source`, "" where unknown.
+    """One clean document, the texts `pmid, title, abstract, year, source, form`; "" where unknown.
 
     `abstract` is text or a list of `[label, text]`, made into one section a line, "LABEL: text";
-    `body` is full text and follows it. If both are missing, `text`, `content` or `contents` serves.
+    `body` is full text and follows it; `form` is "body" if it comes alone. If both are missing,
+    `text`, `content` or `contents` serves.
     Capitals in names do not matter. The record's own `src` or `source` goes before `source`.
 
     Raises ValueError if there is neither a title nor any text field, or one has another form.
 
-    >>> make_document({"PMID": 7, "abstract": [["AIM", "To  rest."], [None, "We did."]]}, "mine")
-    {'pmid': '7', 'title': '', 'abstract': 'AIM: To rest.\\nWe did.', 'year': '', 'source': 'mine'}
+    >>> sections = [["AIM", "To  rest."], [None, "We did."]]
+    >>> made = make_document({"PMID": 7, "abstract": sections}, "mine")
+    >>> made["pmid"], made["abstract"], made["form"]
+    ('7', 'AIM: To rest.\\nWe did.', '')
     """
     fields = {name.lower(): value for name, value in record.items()}
     if not fields.keys() & {"title", *TEXT_FIELDS}:
@@ -41,12 +46,14 @@ def make_document(record: dict, source: str) -> dict[str, str]:
             f"a document has one of the fields {', '.join(TEXT_FIELDS)}; "
             f"this one has {', '.join(map(repr, record)) or 'none'}. Rename its fields."
         )
+    text, form = _join_texts(fields)
     return {
         "pmid": _normalize_pmid(fields.get("pmid")),
         "title": _one_line(_to_text(fields.get("title"))),
-        "abstract": _join_texts(fields),
+        "abstract": text,
         "year": _to_text(fields.get("year"))[:4],
         "source": _to_text(fields.get("src")) or _to_text(fields.get("source")) or source,
+        "form": form,
     }
 
 
@@ -111,10 +118,12 @@ def _parse_object(line: str) -> dict:
     return record
 
 
-def _join_texts(fields: dict) -> str:
-    main = list(filter(None, (_flatten(fields.get(name)) for name in TEXT_FIELDS[:2])))
+def _join_texts(fields: dict) -> tuple[str, str]:
+    """Text of a document, and its form."""
+    abstract, body = (_flatten(fields.get(name)) for name in TEXT_FIELDS[:2])
     other = filter(None, (_flatten(fields.get(name)) for name in TEXT_FIELDS[2:]))
-    return "\n".join(main) or next(other, "")
+    text = "\n".join(filter(None, (abstract, body))) or next(other, "")
+    return text, "body" if body and not abstract else ""
 
 
 def _flatten(value: object) -> str:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from datasets import Dataset
 
-from mediswift.rows import batches, keys, rows
+from mediswift.rows import batches, forms, keys, rows
 from mediswift.shingles import shingle
 
 WORDS = 5
@@ -48,17 +48,18 @@ class Pair(NamedTuple):
 def find_equal(documents: Dataset) -> list[int]:
     """Rows of documents whose PMID, or whose text, came before.
 
-    Texts are equal if title and abstract are, but for capitals, spaces and punctuation.
+    Texts are equal if title and abstract are, but for capitals, spaces and punctuation. An abstract
+    and the full text below it, each in a document of its own, have one PMID, and both stay.
 
     >>> documents = {"pmid": ["1", "2"], "title": ["A", "a."], "abstract": ["It is.", "IT IS"]}
     >>> find_equal(Dataset.from_dict(documents))
     [1]
     """
-    pmids, texts, found = set(), set(), []
-    for row, (pmid, text) in enumerate(keys(documents)):
-        if pmid in pmids or text in texts:
+    articles, texts, found = set(), set(), []
+    for row, ((pmid, text), form) in enumerate(zip(keys(documents), forms(documents), strict=True)):
+        if (pmid, form) in articles or text in texts:
             found.append(row)
-        pmids.update({pmid} - {""})
+        articles.update({(pmid, form)} if pmid else ())
         texts.add(text)
     return found
 

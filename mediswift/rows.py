@@ -40,17 +40,24 @@ def keys(documents: Dataset) -> Iterator[tuple[str, bytes]]:
         yield pmid, hashlib.blake2b(letters, digest_size=16).digest()
 
 
+def forms(documents: Dataset) -> Iterator[str]:
+    """`form` of each document, "body" for a full text alone; "" where none is known."""
+    known = "form" in documents.column_names
+    yield from (form for (form,) in rows(documents, "form")) if known else [""] * len(documents)
+
+
 def fingerprint(documents: Dataset) -> str:
     """Sha256 of the content: equal for equal rows in equal order, wherever they came from.
 
-    The column `source` is left out: it may be no more than the name of a file.
+    The column `source` is left out: it may be no more than the name of a file. So is an empty
+    `form`: a corpus without full texts is what it was before there were any.
 
     >>> rows = {"pmid": ["1"], "title": ["A"]}
     >>> fingerprint(Dataset.from_dict(rows)) == fingerprint(Dataset.from_dict(rows))
     True
     """
-    names = sorted(set(documents.column_names) - {"source"})
+    names = sorted(set(documents.column_names) - {"source", "form"})
     digest = hashlib.sha256(json.dumps(names).encode())
-    for row in rows(documents, *names):
-        digest.update(json.dumps(row).encode())
+    for row, form in zip(rows(documents, *names), forms(documents), strict=True):
+        digest.update(json.dumps([*row, form] if form else row).encode())
     return digest.hexdigest()

@@ -23,6 +23,7 @@ def documents(*rows):
             "abstract": ABSTRACT.format(said),
             "year": "2000",
             "source": "ours",
+            "form": "",
         }
         for pmid, title, said in rows
     ]

@@ -31,7 +31,9 @@ def xml(*articles: str) -> bytes:
 def make(*rows: tuple[str, str, str]) -> Dataset:
     """Documents of (pmid, title, abstract)."""
     names = ("pmid", "title", "abstract")
-    rows = [dict(zip(names, row, strict=True)) | {"year": "", "source": "x"} for row in rows]
+    rows = [
+        dict(zip(names, row, strict=True)) | {"year": "", "source": "x", "form": ""} for row in rows
+    ]
     return Dataset.from_list(rows, features=corpus.FEATURES)
 
 
@@ -43,7 +45,7 @@ def write(path: Path, *texts: str) -> str:
 
 def test_sample_is_synthetic_and_whole():
     documents = corpus.load("sample:")
-    assert documents.column_names == ["pmid", "title", "abstract", "year", "source"]
+    assert documents.column_names == ["pmid", "title", "abstract", "year", "source", "form"]
     assert len(documents) > 0 and all(pmid.startswith("S") for pmid in documents["pmid"])
     assert all("SYNTHETIC" in source for source in documents["source"])
     kept, counts = corpus.prepare(documents)

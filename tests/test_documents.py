@@ -17,6 +17,7 @@ def test_worked_examples():
         "abstract": "AIM: To see.\nWe saw.",
         "year": "1998",
         "source": "us",
+        "form": "",
     }
     assert make_document({"title": "T", "abstract": None}, "mine") == {
         "pmid": "",
@@ -24,21 +25,25 @@ def test_worked_examples():
         "abstract": "",
         "year": "",
         "source": "mine",
+        "form": "",
     }
 
 
 @pytest.mark.parametrize(
-    "fields, text",
+    "fields, text, form",
     [
-        ({"abstract": "A.", "body": "B.\n\nC."}, "A.\nB.\nC."),
-        ({"body": "B."}, "B."),
-        ({"text": "T.", "contents": "T. T."}, "T."),
-        ({"abstract": "", "contents": "C."}, "C."),
-        ({"abstract": "A.", "text": "T."}, "A."),
+        ({"abstract": "A.", "body": "B.\n\nC."}, "A.\nB.\nC.", ""),
+        ({"body": "B."}, "B.", "body"),
+        ({"abstract": [["AIM", " "]], "body": "B."}, "B.", "body"),
+        ({"abstract": "A.", "body": " "}, "A.", ""),
+        ({"text": "T.", "contents": "T. T."}, "T.", ""),
+        ({"abstract": "", "contents": "C."}, "C.", ""),
+        ({"abstract": "A.", "text": "T."}, "A.", ""),
     ],
 )
-def test_which_field_is_read(fields, text):
-    assert make_document(fields, "x")["abstract"] == text
+def test_which_field_is_read(fields, text, form):
+    made = make_document(fields, "x")
+    assert (made["abstract"], made["form"]) == (text, form)
 
 
 @pytest.mark.parametrize("pmid", ["123", 123, 123.0, " 0123", "PMID: 123", "pmid123", "123.0"])

@@ -126,5 +126,14 @@ def test_equal_documents_keep_the_first_of_each():
     assert find_equal(make(("", "A", "x"), ("", "A", "y"), ("", "a", "X"))) == [2]
 
 
+def test_a_full_text_is_no_copy_of_its_abstract():
+    rows = make(
+        ("1", "T", "Short."), ("1", "T", "In full."), ("1", "T", "Revised."), ("1", "T", "b")
+    )
+    forms = ["", "body", "", "body"]
+    assert find_equal(rows) == [1, 2, 3]
+    assert find_equal(rows.add_column("form", forms)) == [2, 3]
+
+
 def test_a_pair_reads_as_what_it_is():
     assert Pair(gone=1, stays=0, similarity=0.5)._fields == ("gone", "stays", "similarity")

@@ -23,3 +23,11 @@ def test_rows_cross_batches(monkeypatch):
 def test_keys_ignore_capitals_spaces_and_punctuation():
     one, other, third = (text for _, text in rows.keys(make("It is.", "IT, is", "It was.")))
     assert one == other != third
+
+
+def test_only_a_full_text_changes_the_fingerprint():
+    plain = make("a", "b")
+    known = plain.add_column("form", ["", ""])
+    assert list(rows.forms(plain)) == list(rows.forms(known)) == ["", ""]
+    assert rows.fingerprint(plain) == rows.fingerprint(known)
+    assert rows.fingerprint(plain) != rows.fingerprint(plain.add_column("form", ["", "body"]))

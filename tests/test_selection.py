@@ -18,7 +18,9 @@ def own_cache(tmp_path, monkeypatch):
 
 def make(*rows: tuple[str, str, str]) -> Dataset:
     names = ("pmid", "title", "abstract")
-    rows = [dict(zip(names, row, strict=True)) | {"year": "", "source": "x"} for row in rows]
+    rows = [
+        dict(zip(names, row, strict=True)) | {"year": "", "source": "x", "form": ""} for row in rows
+    ]
     return Dataset.from_list(rows, features=corpus.FEATURES)
 
 
