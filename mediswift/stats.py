@@ -175,7 +175,7 @@ def paired_difference(
 
 @dataclass(frozen=True)
 class OverSeeds:
-    """Mean, standard error and t-interval over n runs that differ in their seed only."""
+    """Mean, standard error and t-interval over n runs that differ in seed, or fold, only."""
 
     mean: float
     standard_error: float
@@ -184,11 +184,11 @@ class OverSeeds:
     n: int
 
     def __str__(self) -> str:
-        """Print one line; one seed says that it has no interval."""
+        """Print one line; a lone run says that it has no interval."""
         if self.n == 1:
-            return f"{self.mean:.4g} (n = 1 seed: no interval)"
+            return f"{self.mean:.4g} (n = 1 run: no interval)"
         interval = f"[{self.low:.4g}, {self.high:.4g}]"
-        return f"{self.mean:.4g} {interval} (s.e. {self.standard_error:.2g}, n = {self.n} seeds)"
+        return f"{self.mean:.4g} {interval} (s.e. {self.standard_error:.2g}, n = {self.n} runs)"
 
 
 def over_seeds(values: Sequence[float], level: float = 0.95) -> OverSeeds:
@@ -198,7 +198,7 @@ def over_seeds(values: Sequence[float], level: float = 0.95) -> OverSeeds:
     silently.
 
     >>> print(over_seeds([1.0, 2.0, 3.0]))
-    2 [-0.4841, 4.484] (s.e. 0.58, n = 3 seeds)
+    2 [-0.4841, 4.484] (s.e. 0.58, n = 3 runs)
     """
     array = np.asarray(values, dtype=float)
     if array.size == 0 or not np.isfinite(array).all():

@@ -125,13 +125,13 @@ def test_over_seeds_written_out():
     assert (mean.mean, mean.n) == (2.0, 3)
     assert mean.standard_error == pytest.approx(1 / math.sqrt(3))
     assert mean.high - mean.mean == pytest.approx(4.302653 / math.sqrt(3), abs=1e-5)
-    assert str(mean) == "2 [-0.4841, 4.484] (s.e. 0.58, n = 3 seeds)"
+    assert str(mean) == "2 [-0.4841, 4.484] (s.e. 0.58, n = 3 runs)"
 
 
 def test_one_seed_has_no_interval_and_a_failed_one_is_refused():
     one = stats.over_seeds([0.5])
     assert math.isnan(one.standard_error) and math.isnan(one.low)
-    assert str(one) == "0.5 (n = 1 seed: no interval)"
+    assert str(one) == "0.5 (n = 1 run: no interval)"
     with pytest.raises(ValueError, match=r"finite value or more, got \[0.5, nan\]"):
         stats.over_seeds([0.5, math.nan])
     with pytest.raises(ValueError, match=r"got \[\]"):
