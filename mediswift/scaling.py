@@ -7,7 +7,8 @@ FLOPs a sparse model has two dense rivals: the same one with fewer tokens, its s
 with them, and a smaller one with more. In equal seconds its rival is read off between the dense
 runs of several lengths, and its interval holds no error of that, nor of the seconds. Seeds share
 the order of the text across all, so differences are taken seed by seed. FLOPs are theoretical;
-seconds are what this machine took. Every number is that of a `pretrain` record.
+seconds are what this machine took, beside whatever else it did, or `retimed`. Every number is that
+of a `pretrain` record.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from mediswift import flops, machine, models
+from mediswift.bench import DENSE
 from mediswift.contest import loss_of, tuned
 from mediswift.pretrain import PretrainConfig, pretrain
 from mediswift.records import Record
@@ -114,6 +116,32 @@ def entries(
             (_rival(base, sparsity, size), role, sparsity) for role, size in sizes.items() if size
         ]
     return found
+
+
+def retimed(record: Record, bench: Record) -> Record:
+    """The study with the seconds of its runs at the pace of a `bench`, which timed them in turns.
+
+    Counted are steps, and neither validation nor checkpoints. Raises ValueError if the bench timed
+    other steps, or lacks a size or sparsity of the study.
+    """
+    steps = {name: record.params[name] for name in ("pattern", "batch_tokens", "precision")}
+    took = {
+        (row["size"], row["sparsity"]): row["seconds"] / bench.params["tokens"]
+        for row in bench.metrics["rows"]
+        if row["part"] == "step" and row["pattern"] in (DENSE, steps["pattern"])
+    }
+    missing = {(row["size"], row["sparsity"]) for row in record.metrics["rows"]} - took.keys()
+    timed = [bench.params[name] for name in ("tokens", "precision")]
+    if missing or timed != [steps["batch_tokens"], steps["precision"]]:
+        raise ValueError(
+            f"a bench that times a study has its steps, {steps}, and its sizes and sparsities; "
+            f"{bench.id} has tokens and precision {timed} and lacks {sorted(missing)}: run bench so"
+        )
+    rows = [
+        row | {"seconds": row["tokens_trained"] * took[row["size"], row["sparsity"]]}
+        for row in record.metrics["rows"]
+    ]
+    return replace(record, metrics=record.metrics | {"rows": rows})
 
 
 def costs(record: Record, metric: str = "bits_per_byte") -> list[dict[str, Any]]:

@@ -114,6 +114,40 @@ def test_equal_seconds_lie_between_dense_runs_of_other_lengths(record):
     assert line["difference"] == pytest.approx(0.5 + 1e3 / BASE.tokens - dense)
 
 
+def timed(**changes) -> Record:
+    """A bench of the sizes and sparsities of `record`; a step at half the weights takes a third."""
+    rows = [
+        {"size": BASE.size, "pattern": pattern, "sparsity": sparsity, "part": part, "seconds": s}
+        for pattern, sparsity, s in (
+            ("dense", 0.0, 3.0), ("unstructured", 0.5, 1.0), ("unstructured", 0.75, 2.0),
+            ("16x16", 0.5, 9.0),
+        )
+        for part in ("step", "forward")
+    ]  # fmt: skip
+    params = {"tokens": BASE.batch_tokens, "precision": "no"} | changes
+    return Record(
+        id="bench", kind="bench", params=params, metrics={"rows": rows}, data_fingerprint="", env={}
+    )
+
+
+def test_a_study_is_timed_anew_by_a_bench_of_its_steps(record):
+    again = scaling.retimed(record, timed())
+    for row, old in zip(again.metrics["rows"], record.metrics["rows"], strict=True):
+        pace = {0.0: 3.0, 0.5: 1.0, 0.75: 2.0}[row["sparsity"]]
+        assert row["seconds"] == pytest.approx(row["tokens_trained"] / BASE.batch_tokens * pace)
+        assert row | {"seconds": 0} == old | {"seconds": 0}
+
+
+def test_a_bench_of_other_steps_times_no_study(record):
+    for other in (timed(tokens=1), timed(precision="bf16")):
+        with pytest.raises(ValueError, match="a bench that times a study has its steps"):
+            scaling.retimed(record, other)
+    lacking = timed()
+    lacking.metrics["rows"] = [r for r in lacking.metrics["rows"] if r["sparsity"] != 0.75]
+    with pytest.raises(ValueError, match=r"lacks \[\('tiny', 0.75\)\]"):
+        scaling.retimed(record, lacking)
+
+
 def test_disturbed_short_runs_do_not_change_the_pace(record):
     before = scaling.costs(record)
     for row in record.metrics["rows"]:
