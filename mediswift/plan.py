@@ -219,7 +219,8 @@ def _assumed(config: PlanConfig) -> list[str]:
 
 
 def _measured(config: PlanConfig, results: Path) -> tuple[float, float, str] | None:
-    """GFLOP/s of the widest dense step, and the sparse one's speed-up, out of a bench record."""
+    """GFLOP/s of the widest dense step, and the sparse one's speed-up, out of the newest bench
+    record of steps so wide."""
     found = [records.load(path) for path in results.glob("bench-*/record.json")]
     found = [
         record
@@ -229,9 +230,19 @@ def _measured(config: PlanConfig, results: Path) -> tuple[float, float, str] | N
     ]
     if not found:
         return None
-    record = max(found, key=lambda one: one.created_utc)
-    steps = [row for row in record.metrics["rows"] if row["part"] == "step" and "gflops" in row]
-    dense = [row for row in steps if not row["sparsity"]][-1]
+    record = max(found, key=lambda one: (_widest(one)["matrix_bytes"], one.created_utc))
+    dense = _widest(record)
     wanted = {"size": dense["size"], "pattern": config.pattern, "sparsity": config.sparsity}
-    sparse = [row["speedup"] for row in steps if wanted.items() <= row.items()]
+    sparse = [row["speedup"] for row in _steps(record) if wanted.items() <= row.items()]
     return dense["gflops"], sparse[0] if sparse else 1.0, record.id
+
+
+def _widest(record: records.Record) -> dict[str, Any]:
+    """Row of the dense step of the most weights."""
+    dense = [row for row in _steps(record) if not row["sparsity"]]
+    return max(dense, key=lambda row: row["matrix_bytes"])
+
+
+def _steps(record: records.Record) -> list[dict[str, Any]]:
+    """Rows of our own steps; those of peers have no gflops."""
+    return [row for row in record.metrics["rows"] if row["part"] == "step" and "gflops" in row]

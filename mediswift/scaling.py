@@ -127,8 +127,8 @@ def retimed(record: Record, bench: Record) -> Record:
     steps = {name: record.params[name] for name in ("pattern", "batch_tokens", "precision")}
     took = {
         (row["size"], row["sparsity"]): row["seconds"] / bench.params["tokens"]
-        for row in bench.metrics["rows"]
-        if row["part"] == "step" and row["pattern"] in (DENSE, steps["pattern"])
+        for row in bench.metrics["rows"]  # those of peers have no gflops
+        if row["part"] == "step" and row["pattern"] in (DENSE, steps["pattern"]) and "gflops" in row
     }
     missing = {(row["size"], row["sparsity"]) for row in record.metrics["rows"]} - took.keys()
     timed = [bench.params[name] for name in ("tokens", "precision")]

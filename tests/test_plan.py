@@ -189,6 +189,16 @@ def test_a_rate_comes_out_of_a_record_of_the_same_device():
     assert hours["speedup"] in [row["speedup"] for row in rows if row["pattern"] == "16x1"]
 
 
+def test_a_newer_record_of_narrower_steps_gives_no_rate(tmp_path):
+    wide = records.newest(RESULTS, "bench", sizes=["d512", "d1024"], precision="no")
+    rows = [row for row in wide.metrics["rows"] if row["size"] == "d512"]
+    narrow = replace(wide, id="bench-narrow", metrics={"rows": rows}, created_utc="2999")
+    for record in (wide, narrow):
+        records.write(record, tmp_path / record.id)
+    hours = plan.plan(config(device="cpu", gflops=0.0, precision="no"), tmp_path)["time"]
+    assert hours["rate"] == wide.id
+
+
 def test_without_a_rate_there_are_no_hours(tmp_path):
     hours = plan.plan(config(gflops=0.0), tmp_path)["time"]
     assert set(hours) == {"missing"}
