@@ -124,15 +124,21 @@ def newest(folder: str | Path, kind: str, **params: Any) -> Record:
 
     Raises FileNotFoundError when there is none.
     """
-    found = [load(path) for path in Path(folder).glob("*/record.json")]
-    of_kind = [r for r in found if r.kind == kind and params.items() <= r.params.items()]
-    if not of_kind:
+    found = of_kind(folder, kind, **params)
+    if not found:
         asked = "".join(f", {name}={value!r}" for name, value in params.items())
         raise FileNotFoundError(
             f"{folder} holds no record of kind {kind!r}{asked}; see results/README.md for how to "
             "make one"
         )
-    return max(of_kind, key=lambda record: record.created_utc)
+    return found[-1]
+
+
+def of_kind(folder: str | Path, kind: str, **params: Any) -> list[Record]:
+    """Records of a kind under `folder`, with these `params` if given, the oldest first."""
+    found = [load(path) for path in Path(folder).glob("*/record.json")]
+    fits = [r for r in found if r.kind == kind and params.items() <= r.params.items()]
+    return sorted(fits, key=lambda record: record.created_utc)
 
 
 def frame(folder: str | Path, kind: str = "") -> pd.DataFrame:

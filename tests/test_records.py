@@ -124,6 +124,24 @@ def test_frame_has_a_row_a_run(tmp_path):
     assert records.frame(tmp_path, "corpus").empty
 
 
+def test_records_of_a_kind_come_from_the_oldest_to_the_newest(tmp_path):
+    old, new, other, long = (
+        replace(RECORD, id="a", created_utc="2026-02"),
+        replace(RECORD, id="b", created_utc="2026-03"),
+        replace(RECORD, id="c", created_utc="2026-04", kind="exam"),
+        replace(RECORD, id="d", created_utc="2026-01", params={"size": "xl", "lr": 1e-3}),
+    )
+    for record in (new, old, other, long):
+        records.write(record, tmp_path / record.id)
+    assert records.of_kind(tmp_path, "pretrain") == [long, old, new]
+    assert records.of_kind(tmp_path, "pretrain", size="tiny") == [old, new]
+    assert records.newest(tmp_path, "pretrain", lr=1e-3) == new
+    assert records.newest(tmp_path, "pretrain", size="xl") == long
+    assert records.of_kind(tmp_path, "bench") == []
+    with pytest.raises(FileNotFoundError, match="no record of kind 'pretrain', size='mini'"):
+        records.newest(tmp_path, "pretrain", size="mini")
+
+
 def test_a_name_with_two_meanings_is_refused(tmp_path):
     records.write(replace(RECORD, metrics={"lr": 2.0}), tmp_path)
     with pytest.raises(ValueError, match=r"share \['lr'\]; rename one"):
