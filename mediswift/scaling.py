@@ -122,26 +122,35 @@ def retimed(record: Record, bench: Record) -> Record:
     """The study with the seconds of its runs at the pace of a `bench`, which timed them in turns.
 
     Counted are steps, and neither validation nor checkpoints. Raises ValueError if the bench timed
-    other steps, or lacks a size or sparsity of the study.
+    other steps, on other threads, or lacks a size or sparsity of the study.
     """
-    steps = {name: record.params[name] for name in ("pattern", "batch_tokens", "precision")}
-    took = {
-        (row["size"], row["sparsity"]): row["seconds"] / bench.params["tokens"]
-        for row in bench.metrics["rows"]  # those of peers have no gflops
-        if row["part"] == "step" and row["pattern"] in (DENSE, steps["pattern"]) and "gflops" in row
-    }
-    missing = {(row["size"], row["sparsity"]) for row in record.metrics["rows"]} - took.keys()
-    timed = [bench.params[name] for name in ("tokens", "precision")]
-    if missing or timed != [steps["batch_tokens"], steps["precision"]]:
+    took = _pace(bench, record.params["pattern"])
+    entries = {(row["size"], row["sparsity"]) for row in record.metrics["rows"]}
+    ours = [record.params["batch_tokens"], record.params["precision"], record.env["threads"]]
+    theirs = [bench.params["tokens"], bench.params["precision"], bench.env["threads"]]
+    if ours != theirs or not entries <= took.keys():
         raise ValueError(
-            f"a bench that times a study has its steps, {steps}, and its sizes and sparsities; "
-            f"{bench.id} has tokens and precision {timed} and lacks {sorted(missing)}: run bench so"
+            "a bench that times a study has its tokens a step, precision and threads, and its "
+            f"sizes and sparsities; {bench.id} has {theirs} for {ours}, and lacks "
+            f"{sorted(entries - took.keys())}: run `bench` with those"
         )
     rows = [
         row | {"seconds": row["tokens_trained"] * took[row["size"], row["sparsity"]]}
         for row in record.metrics["rows"]
     ]
     return replace(record, metrics=record.metrics | {"rows": rows})
+
+
+def _pace(bench: Record, pattern: str) -> dict[tuple[str, float], float]:
+    """Seconds a token of each size and sparsity: the dense step's over the speed-up, a ratio of
+    neighbors in time. Peers, whose rows have no gflops, are left out."""
+    steps = [r for r in bench.metrics["rows"] if r["part"] == "step" and "gflops" in r]
+    dense = {row["size"]: row["seconds"] for row in steps if row["pattern"] == DENSE}
+    return {
+        (row["size"], row["sparsity"]): dense[row["size"]] / row["speedup"] / bench.params["tokens"]
+        for row in steps
+        if row["pattern"] in (DENSE, pattern)
+    }
 
 
 def costs(record: Record, metric: str = "bits_per_byte") -> list[dict[str, Any]]:

@@ -114,27 +114,24 @@ def test_equal_seconds_lie_between_dense_runs_of_other_lengths(record):
     assert line["difference"] == pytest.approx(0.5 + 1e3 / BASE.tokens - dense)
 
 
-def timed(**changes) -> Record:
-    """A bench of the sizes and sparsities of `record`; a step at half the weights takes a third."""
+def timed(threads: int = 1, **changes) -> Record:
+    """A bench of the sizes and sparsities of `record`; a peer and another pattern run along."""
+    speedups = {("dense", 0.0): 1.0, ("unstructured", 0.5): 3.0, ("unstructured", 0.75): 1.5}
     rows = [
-        {
-            "size": BASE.size, "pattern": pattern, "sparsity": sparsity, "part": part, "seconds": s,
-            "gflops": 1.0,
-        }
-        for pattern, sparsity, s in (
-            ("dense", 0.0, 3.0), ("unstructured", 0.5, 1.0), ("unstructured", 0.75, 2.0),
-            ("16x16", 0.5, 9.0),
-        )
+        {"size": BASE.size, "pattern": pattern, "sparsity": sparsity, "part": part, "seconds": 3.0}
+        | {"speedup": speedup, "gflops": 1.0}
+        for (pattern, sparsity), speedup in (speedups | {("16x16", 0.5): 9.0}).items()
         for part in ("step", "forward")
-    ]  # fmt: skip
-    rows.append({k: v for k, v in rows[0].items() if k != "gflops"} | {"seconds": 5.0})  # a peer's
-    params = {"tokens": BASE.batch_tokens, "precision": "no"} | changes
+    ]
+    rows.append({k: v for k, v in rows[0].items() if k != "gflops"} | {"seconds": 5.0})
     return Record(
-        id="bench", kind="bench", params=params, metrics={"rows": rows}, data_fingerprint="", env={}
-    )
+        id="bench", kind="bench", params={"tokens": BASE.batch_tokens, "precision": "no"} | changes,
+        metrics={"rows": rows}, data_fingerprint="", env={"threads": threads},
+    )  # fmt: skip
 
 
 def test_a_study_is_timed_anew_by_a_bench_of_its_steps(record):
+    record.env["threads"] = 1
     again = scaling.retimed(record, timed())
     for row, old in zip(again.metrics["rows"], record.metrics["rows"], strict=True):
         pace = {0.0: 3.0, 0.5: 1.0, 0.75: 2.0}[row["sparsity"]]
@@ -143,8 +140,9 @@ def test_a_study_is_timed_anew_by_a_bench_of_its_steps(record):
 
 
 def test_a_bench_of_other_steps_times_no_study(record):
-    for other in (timed(tokens=1), timed(precision="bf16")):
-        with pytest.raises(ValueError, match="a bench that times a study has its steps"):
+    record.env["threads"] = 1
+    for other in (timed(tokens=1), timed(precision="bf16"), timed(threads=2)):
+        with pytest.raises(ValueError, match="has its tokens a step, precision and threads"):
             scaling.retimed(record, other)
     lacking = timed()
     lacking.metrics["rows"] = [r for r in lacking.metrics["rows"] if r["sparsity"] != 0.75]
