@@ -46,10 +46,10 @@ def load(address: str) -> Dataset:
     `sample:` is our own synthetic text; `demo:` two real MEDLINE files, downloaded once;
     `jsonl:PATH` one JSON object a line, plain, .gz or .zst, a file or a folder of them, such as one
     of abstracts and one of full text; `medline:PATH` NLM's XML, likewise, of baseline and updates
-    (see `mirror`); `salvage:PATH` the same without what is damaged,
-    which is printed; `hf:REPO[:CONFIG]` a dataset of the Hugging Face hub, or a local folder of
-    that form. What articles of MEDLINE lack is summed up and printed.
-    What is unknown is "". `make_document` says which fields are read, and how.
+    (see `mirror`); `salvage:PATH` the same without what is damaged, which is printed;
+    `hf:REPO[:CONFIG]` a dataset of the Hugging Face hub, or a local folder of that form. What
+    articles of MEDLINE lack is summed up and printed. What is unknown is "". `make_document` says
+    which fields are read, and how.
 
     Raises ValueError for a wrong address and for a damaged or unfitting file, FileNotFoundError for
     a missing path.

@@ -2,9 +2,8 @@
 
 Decisions. Public text comes under a handful of field names and in two forms of abstract: they are
 read here, once, and anything else is an error that shows what came. Cleaning changes no word:
-Unicode is composed, spaces are made single, and NLM's mark of a truncated abstract goes.
-A full text may come in a file apart
-from its abstract: `form` tells the two from two versions of one.
+Unicode is composed, spaces are made single, and NLM's mark of a truncated abstract goes. A full
+text may come in a document apart from its abstract: `form` tells the two from two versions of one.
 Refused: taking a field called `id` for the PMID. The abstracts behind exam questions are kept out
 by PMID, so a wrong one would do harm without a sign.
 """
@@ -30,8 +29,8 @@ def make_document(record: dict, source: str) -> dict[str, str]:
 
     `abstract` is text or a list of `[label, text]`, made into one section a line, "LABEL: text";
     `body` is full text and follows it; `form` is "body" if it comes alone. If both are missing,
-    `text`, `content` or `contents` serves.
-    Capitals in names do not matter. The record's own `src` or `source` goes before `source`.
+    `text`, `content` or `contents` serves. Capitals in names do not matter. The record's own `src`
+    or `source` goes before `source`.
 
     Raises ValueError if there is neither a title nor any text field, or one has another form.
 

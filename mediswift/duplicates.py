@@ -57,9 +57,10 @@ def find_equal(documents: Dataset) -> list[int]:
     """
     articles, texts, found = set(), set(), []
     for row, ((pmid, text), form) in enumerate(zip(keys(documents), forms(documents), strict=True)):
-        if (pmid, form) in articles or text in texts:
+        article = pmid and pmid + form
+        if article in articles or text in texts:
             found.append(row)
-        articles.update({(pmid, form)} if pmid else ())
+        articles.update({article} - {""})
         texts.add(text)
     return found
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import string
 from collections.abc import Iterable, Iterator
+from itertools import repeat
 
 from datasets import Dataset
 
@@ -42,8 +43,9 @@ def keys(documents: Dataset) -> Iterator[tuple[str, bytes]]:
 
 def forms(documents: Dataset) -> Iterator[str]:
     """`form` of each document, "body" for a full text alone; "" where none is known."""
-    known = "form" in documents.column_names
-    yield from (form for (form,) in rows(documents, "form")) if known else [""] * len(documents)
+    if "form" not in documents.column_names:
+        return repeat("", len(documents))
+    return (form for (form,) in rows(documents, "form"))
 
 
 def fingerprint(documents: Dataset) -> str:
