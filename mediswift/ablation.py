@@ -190,6 +190,11 @@ def table(
     return "\n".join(lines)
 
 
+def size(record: Record) -> str:
+    """Name of the size of the models that a study fine-tuned: its runs' ids hold it."""
+    return record.metrics["rows"][0]["run"].split("-")[1]
+
+
 def short(variant: str) -> str:
     """Name of a variant for reading: a run's without its kind and its hash, and no long text.
 

@@ -137,6 +137,8 @@ def _item(
     pmid, title, text = document["pmid"], document["title"], document["abstract"]
     if not pmid and not nameless:
         return "no PMID"
+    if document.get("form"):  # its abstract is another document
+        return "no abstract"
     if len(text) > _LONGEST or not (parts := sections.cut(text, last_sentence=last)):
         return "no conclusion"
     asked = (

@@ -124,7 +124,8 @@ def _removed(kind: str, figure: str) -> Callable[[Path], Evidence]:
             for part in ("rows", "variants")
         }
         record = replace(record, metrics=record.metrics | within)
-        return _told(record, figure), kept(record), record.id
+        said = f"{ablation.size(record)}: {_told(record, figure)}"
+        return said, kept(record), record.id
 
     return of
 

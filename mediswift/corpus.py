@@ -41,7 +41,7 @@ SCHEMA = 3
 
 def load(address: str) -> Dataset:
     """Documents in the order of their source: text columns `pmid, title, abstract, year, source`,
-    and `form` (see `make_document`) except for MEDLINE, which has no full texts.
+    and `form` (see `make_document`) except of `medline:` and `salvage:`, which have no full texts.
 
     `sample:` is our own synthetic text; `demo:` two real MEDLINE files, downloaded once;
     `jsonl:PATH` one JSON object a line, plain, .gz or .zst, a file or a folder of them, such as one
@@ -51,8 +51,8 @@ def load(address: str) -> Dataset:
     articles of MEDLINE lack is summed up and printed. What is unknown is "". `make_document` says
     which fields are read, and how.
 
-    Raises ValueError for a wrong address and for a damaged or unfitting file, FileNotFoundError for
-    a missing path.
+    Raises ValueError for a wrong address and for a damaged, unfitting or empty file,
+    FileNotFoundError for a missing path.
 
     >>> load("sample:").column_names
     ['pmid', 'title', 'abstract', 'year', 'source', 'form']
@@ -117,10 +117,22 @@ def _cache(address: str, read: Callable[[], Iterator[dict]], parts: list) -> Dat
     folder = places.cache_dir() / "documents"
     try:
         return Dataset.from_generator(
-            read, features=FEATURES, cache_dir=str(folder), fingerprint=key
+            lambda: _some(read(), address),
+            features=FEATURES,
+            cache_dir=str(folder),
+            fingerprint=key,
         )
     except DatasetGenerationError as error:  # says only that something failed; its cause says what
         raise (error.__cause__ or error) from None
+
+
+def _some(rows: Iterator[dict], address: str) -> Iterator[dict]:
+    empty = True
+    for row in rows:
+        empty = False
+        yield row
+    if empty:
+        raise ValueError(f"a corpus has one document or more, {address} has none; add some")
 
 
 def _read_demo() -> Iterator[dict]:

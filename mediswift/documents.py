@@ -77,7 +77,7 @@ def read_jsonl(path: Path, source: str) -> Iterator[dict[str, str]]:
             if line.strip():
                 yield make_document(_parse_object(line), source)
         except ValueError as error:
-            raise ValueError(f"{path.name}, line {number}: {error}") from error
+            raise ValueError(f"{path}, line {number}: {error}") from error
 
 
 def read_objects(path: Path) -> Iterator[dict]:
@@ -92,7 +92,7 @@ def _read_lines(path: Path) -> Iterator[str]:
             yield from lines
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(
-            f"a file of documents must be whole, and UTF-8; {path.name} is not: {error}. "
+            f"a file of documents must be whole, and UTF-8; {path} is not: {error}. "
             "Copy or download it again."
         ) from error
 

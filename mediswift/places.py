@@ -8,7 +8,9 @@ the files whose names end as they should.
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 
 def cache_dir() -> Path:
@@ -25,8 +27,10 @@ def cache_dir() -> Path:
 def find_files(path: str | Path, suffixes: tuple[str, ...]) -> list[Path]:
     """The file at `path`; or all under that folder that end in `suffixes`, sorted by path.
 
-    Hidden ones are left out: some systems put one beside every file. Raises FileNotFoundError if
-    there is no such file or folder, or nothing in the folder.
+    Capitals in names do not matter. Hidden files and folders are left out, since systems and
+    editors put them beside the others; linked folders are not entered. Raises FileNotFoundError if
+    there is no such file or folder, or nothing in the folder, and OSError for a folder, this one
+    or below it, that cannot be read.
 
     >>> find_files("shared", (".jsonl", ".jsonl.gz", ".jsonl.zst"))  # doctest: +SKIP
     [PosixPath('shared/abstracts.jsonl.zst'), PosixPath('shared/fulltext.jsonl.zst')]
@@ -34,13 +38,26 @@ def find_files(path: str | Path, suffixes: tuple[str, ...]) -> list[Path]:
     path = Path(path).expanduser()
     if path.is_file():
         return [path]
-    files = sorted(p for p in path.rglob("[!.]*") if p.name.endswith(suffixes) and p.is_file())
+    files = sorted(p for p in _below(path) if p.name.lower().endswith(suffixes))
     if not files:
         raise FileNotFoundError(
             f"documents are read from a file, or a folder of {', '.join(suffixes)} files; "
             f"{str(path)!r} is neither. Check the path, or download the files first."
         )
     return files
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    if not folder.is_dir():
+        return
+    for place, folders, names in os.walk(folder, onerror=_refuse):
+        folders[:] = (name for name in folders if not name.startswith("."))
+        yield from (Path(place, name) for name in names if not name.startswith("."))
+
+
+def _refuse(error: OSError) -> NoReturn:
+    """Half a corpus that looks whole is worse than none."""
+    raise error
 
 
 def cache_key(parts: list) -> str:

@@ -219,30 +219,25 @@ def _assumed(config: PlanConfig) -> list[str]:
 
 
 def _measured(config: PlanConfig, results: Path) -> tuple[float, float, str] | None:
-    """GFLOP/s of the widest dense step, and the sparse one's speed-up, out of the newest bench
-    record of steps so wide."""
-    found = [records.load(path) for path in results.glob("bench-*/record.json")]
+    """GFLOP/s of the largest dense step, and the sparse one's speed-up, out of the newest bench
+    record of steps so large, among them of the pattern and sparsity if there is one."""
     found = [
-        record
-        for record in found
+        (dense["matrix_bytes"], bool(sparse), record.created_utc, record.id, dense, sparse)
+        for record in records.of_kind(results, "bench")
         if config.device in record.env["device"].lower()
         and record.params.get("precision", "no") == config.precision
+        for dense, sparse in [_largest(record, config)]
     ]
     if not found:
         return None
-    record = max(found, key=lambda one: (_widest(one)["matrix_bytes"], one.created_utc))
-    dense = _widest(record)
+    *_, name, dense, sparse = max(found, key=lambda one: one[:3])
+    return dense["gflops"], sparse.get("speedup", 1.0), name
+
+
+def _largest(record: records.Record, config: PlanConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Row of the dense step of the most weights; of the sparse step beside it, {} for none."""
+    # those of peers have no gflops
+    steps = [row for row in record.metrics["rows"] if row["part"] == "step" and "gflops" in row]
+    dense = max((r for r in steps if not r["sparsity"]), key=lambda row: row["matrix_bytes"])
     wanted = {"size": dense["size"], "pattern": config.pattern, "sparsity": config.sparsity}
-    sparse = [row["speedup"] for row in _steps(record) if wanted.items() <= row.items()]
-    return dense["gflops"], sparse[0] if sparse else 1.0, record.id
-
-
-def _widest(record: records.Record) -> dict[str, Any]:
-    """Row of the dense step of the most weights."""
-    dense = [row for row in _steps(record) if not row["sparsity"]]
-    return max(dense, key=lambda row: row["matrix_bytes"])
-
-
-def _steps(record: records.Record) -> list[dict[str, Any]]:
-    """Rows of our own steps; those of peers have no gflops."""
-    return [row for row in record.metrics["rows"] if row["part"] == "step" and "gflops" in row]
+    return dense, next((row for row in steps if wanted.items() <= row.items()), {})

@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 
 from mediswift import flops, machine, models
-from mediswift.bench import DENSE
 from mediswift.contest import loss_of, tuned
 from mediswift.pretrain import PretrainConfig, pretrain
 from mediswift.records import Record
@@ -119,20 +118,23 @@ def entries(
 
 
 def retimed(record: Record, bench: Record) -> Record:
-    """The study with the seconds of its runs at the pace of a `bench`, which timed them in turns.
+    """The study with the seconds of its runs at the pace of a `bench`, which took turns.
 
     Counted are steps, and neither validation nor checkpoints. Raises ValueError if the bench timed
-    other steps, on other threads, or lacks a size or sparsity of the study.
+    other steps, on another device or other threads, or lacks a size or sparsity of the study.
     """
     took = _pace(bench, record.params["pattern"])
-    entries = {(row["size"], row["sparsity"]) for row in record.metrics["rows"]}
-    ours = [record.params["batch_tokens"], record.params["precision"], record.env["threads"]]
-    theirs = [bench.params["tokens"], bench.params["precision"], bench.env["threads"]]
-    if ours != theirs or not entries <= took.keys():
+    for name, (ours, theirs) in _conditions(record, bench).items():
+        if ours != theirs:
+            raise ValueError(
+                f"a bench that times a study has its {name}; {bench.id} has {theirs}, {record.id} "
+                f"{ours}: run `bench` like the study"
+            )
+    timed = {(row["size"], row["sparsity"]) for row in record.metrics["rows"]}
+    if missing := sorted(timed - took.keys()):
         raise ValueError(
-            "a bench that times a study has its tokens a step, precision and threads, and its "
-            f"sizes and sparsities; {bench.id} has {theirs} for {ours}, and lacks "
-            f"{sorted(entries - took.keys())}: run `bench` with those"
+            f"a bench that times a study has its sizes and sparsities, masks "
+            f"{record.params['pattern']}; {bench.id} lacks {missing}: run `bench` with them"
         )
     rows = [
         row | {"seconds": row["tokens_trained"] * took[row["size"], row["sparsity"]]}
@@ -141,15 +143,28 @@ def retimed(record: Record, bench: Record) -> Record:
     return replace(record, metrics=record.metrics | {"rows": rows})
 
 
+def _conditions(record: Record, bench: Record) -> dict[str, tuple]:
+    """What must be the same in both, by name. A bench takes all tokens of a step at once."""
+    study, timed = record.params, bench.params
+    at_once = study["micro_batch"] * models.shape(study["size"]).context
+    return {
+        "tokens a step": (study["batch_tokens"], timed["tokens"]),
+        "tokens at once": (at_once, timed["tokens"]),
+        "precision": (study["precision"], timed.get("precision", "no")),
+        "engine": (study["engine"], timed.get("engine", "auto")),
+        "recomputation": (study["recompute"], False),
+    } | {name: (record.env.get(name), bench.env.get(name)) for name in ("device", "threads")}
+
+
 def _pace(bench: Record, pattern: str) -> dict[tuple[str, float], float]:
     """Seconds a token of each size and sparsity: the dense step's over the speed-up, a ratio of
     neighbors in time. Peers, whose rows have no gflops, are left out."""
     steps = [r for r in bench.metrics["rows"] if r["part"] == "step" and "gflops" in r]
-    dense = {row["size"]: row["seconds"] for row in steps if row["pattern"] == DENSE}
+    dense = {row["size"]: row["seconds"] for row in steps if not row["sparsity"]}
     return {
         (row["size"], row["sparsity"]): dense[row["size"]] / row["speedup"] / bench.params["tokens"]
         for row in steps
-        if row["pattern"] in (DENSE, pattern)
+        if not row["sparsity"] or row["pattern"] == pattern
     }
 
 

@@ -71,6 +71,16 @@ def test_a_question_of_the_exam_is_not_asked():
     assert "1" not in {item["pmid"] for item in items} and counts["asked before"] == 2
 
 
+def test_a_full_text_asks_nothing_in_the_place_of_its_abstract():
+    abstract = documents(("1", "Zinc reduces pain in colds", "Zinc reduces pain."))[0]
+    body = abstract | {"form": "body", "abstract": ABSTRACT.format("No conflict is declared.")}
+    items, counts = artificial.build(
+        Dataset.from_list([body, abstract], features=corpus.FEATURES), nouns
+    )
+    assert [item["long_answer"] for item in items] == ["Zinc reduces pain."]
+    assert counts["no abstract"] == 1
+
+
 def test_a_document_without_a_pmid_is_named_by_its_text():
     items, counts = artificial.build(ALL, nouns, without_pmid=True)
     (named,) = [item["pmid"] for item in items if item["pmid"].startswith("text-")]

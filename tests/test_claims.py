@@ -107,6 +107,8 @@ def test_what_the_paper_does_not_claim_is_no_evidence(tmp_path):
     found = study(*ends)
     for row, sparsity in zip(found.metrics["variants"], ("0", "0.75", "0.875"), strict=True):
         row["variant"] = sparsity
+    for row in found.metrics["rows"]:
+        row["run"] = "finetune-nano-s0-dense-seed0-0123456789"
     bad = found.metrics["rows"][0] | {"low": 0.5}
     reads = found.metrics["rows"][0] | {"variant": "0.875"}
     found = replace(found, params={"field": "sparsity"})
@@ -114,7 +116,7 @@ def test_what_the_paper_does_not_claim_is_no_evidence(tmp_path):
     assert claims.kept(found) == CONTRADICTED
     said, verdict, name = claims._removed("ablation", "accuracy")(tmp_path)
     assert (verdict, name) == (CONSISTENT, found.id)
-    assert said.startswith("accuracy 0: 65.0 %, 0.75: 65.0 %") and "0.875" not in said
+    assert said.startswith("nano: accuracy 0: 65.0 %, 0.75: 65.0 %") and "0.875" not in said
     assert said.endswith("an answer that is always the same: 55.0 %")
     found = replace(found, metrics=found.metrics | {"rows": [bad, reads]})  # only 87.5 % reads
     records.write(found, tmp_path / found.id)

@@ -74,6 +74,23 @@ def test_a_folder_holds_abstracts_and_full_texts_of_one_corpus(tmp_path):
     assert len(corpus.load(f"jsonl:{tmp_path}")) == 4
 
 
+def test_what_holds_no_document_is_refused(tmp_path):
+    (tmp_path / "a.jsonl").write_text("\n")
+    with pytest.raises(ValueError, match="a corpus has one document or more, .* has none"):
+        corpus.load(f"jsonl:{tmp_path}")
+    write(tmp_path / "b.jsonl", "One.")
+    assert len(corpus.load(f"jsonl:{tmp_path}")) == 1
+
+
+def test_an_error_names_the_file_of_a_folder(tmp_path):
+    for name in ("1", "2"):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "data.jsonl", "One.")
+    (tmp_path / "2" / "data.jsonl").write_text("{")
+    with pytest.raises(ValueError, match=r"2/data\.jsonl, line 1: each line must be"):
+        corpus.load(f"jsonl:{tmp_path}")
+
+
 def test_a_changed_file_is_read_again(tmp_path):
     address = write(tmp_path / "a.jsonl", "One.")
     status = (tmp_path / "a.jsonl").stat()

@@ -1,5 +1,7 @@
 """Files of a user, told by place and by name."""
 
+import os
+
 import pytest
 
 from mediswift import places
@@ -8,11 +10,27 @@ ENDS = (".xml", ".xml.gz")
 
 
 def test_files_of_a_folder_and_those_below_it(tmp_path):
-    (tmp_path / "a").mkdir()
-    for name in ("b.xml", "a/c.xml.gz", "a.xml.gz.md5", "._b.xml", "d.jsonl"):
+    for folder in ("a", ".trash", "a/.git", "folder.xml"):
+        (tmp_path / folder).mkdir()
+    for name in ("b.xml", "a/c.XML.gz", "a.xml.gz.md5", "._b.xml", "d.jsonl", ".trash/e.xml"):
         (tmp_path / name).write_bytes(b"")
-    (tmp_path / "folder.xml").mkdir()
-    assert [p.name for p in places.find_files(tmp_path, ENDS)] == ["c.xml.gz", "b.xml"]
+    (tmp_path / "a" / ".git" / "f.xml").write_bytes(b"")
+    (tmp_path / "linked").symlink_to(tmp_path / "a")
+    assert [p.name for p in places.find_files(tmp_path, ENDS)] == ["c.XML.gz", "b.xml"]
+
+
+def test_a_folder_that_cannot_be_read_is_no_smaller_corpus(tmp_path, monkeypatch):
+    (tmp_path / "locked").mkdir()
+    (tmp_path / "a.xml").write_bytes(b"")
+
+    def scandir(path, real=os.scandir):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(PermissionError, match="locked"):
+        places.find_files(tmp_path, ENDS)
 
 
 def test_a_file_is_taken_whatever_its_name(tmp_path):

@@ -189,14 +189,18 @@ def test_a_rate_comes_out_of_a_record_of_the_same_device():
     assert hours["speedup"] in [row["speedup"] for row in rows if row["pattern"] == "16x1"]
 
 
-def test_a_newer_record_of_narrower_steps_gives_no_rate(tmp_path):
-    wide = records.newest(RESULTS, "bench", sizes=["d512", "d1024"], precision="no")
-    rows = [row for row in wide.metrics["rows"] if row["size"] == "d512"]
-    narrow = replace(wide, id="bench-narrow", metrics={"rows": rows}, created_utc="2999")
-    for record in (wide, narrow):
+@pytest.mark.parametrize("lacks", [{"size": "d1024"}, {"pattern": "16x1"}], ids=str)
+def test_a_newer_record_of_smaller_steps_or_of_other_patterns_gives_no_rate(tmp_path, lacks):
+    whole = records.newest(RESULTS, "bench", sizes=["d512", "d1024"], precision="no")
+    rows = [row for row in whole.metrics["rows"] if not lacks.items() <= row.items()]
+    part = replace(whole, id="bench-part", metrics={"rows": rows}, created_utc="2999")
+    for record in (whole, part):
         records.write(record, tmp_path / record.id)
-    hours = plan.plan(config(device="cpu", gflops=0.0, precision="no"), tmp_path)["time"]
-    assert hours["rate"] == wide.id
+    asked = config(device="cpu", gflops=0.0, precision="no", pattern="16x1")
+    assert plan.plan(asked, tmp_path)["time"]["rate"] == whole.id
+    assert plan.plan(replace(asked, pattern="16x16"), tmp_path)["time"]["rate"] == (
+        whole.id if "size" in lacks else part.id
+    )
 
 
 def test_without_a_rate_there_are_no_hours(tmp_path):

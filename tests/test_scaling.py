@@ -12,6 +12,7 @@ from mediswift.records import Record
 BASE = pretrain.profile("tiny", lr=1e-3)
 BEST = {0.0: 1e-3, 0.5: 2e-3, 0.75: 4e-3}
 TUNING = BASE.batch_tokens
+AT_ONCE = BASE.micro_batch * BASE.shape.context
 EXPLODES = 5e-3
 SPARED = 0.2
 """Of the seconds, at a sparsity of one."""
@@ -114,7 +115,7 @@ def test_equal_seconds_lie_between_dense_runs_of_other_lengths(record):
     assert line["difference"] == pytest.approx(0.5 + 1e3 / BASE.tokens - dense)
 
 
-def timed(threads: int = 1, **changes) -> Record:
+def timed(tokens: int = 0, device: str = "cpu", threads: int = 1, **changes) -> Record:
     """A bench of the sizes and sparsities of `record`; a peer and another pattern run along."""
     speedups = {("dense", 0.0): 1.0, ("unstructured", 0.5): 3.0, ("unstructured", 0.75): 1.5}
     rows = [
@@ -125,29 +126,57 @@ def timed(threads: int = 1, **changes) -> Record:
     ]
     rows.append({k: v for k, v in rows[0].items() if k != "gflops"} | {"seconds": 5.0})
     return Record(
-        id="bench", kind="bench", params={"tokens": BASE.batch_tokens, "precision": "no"} | changes,
-        metrics={"rows": rows}, data_fingerprint="", env={"threads": threads},
+        id="bench", kind="bench", params={"tokens": tokens or AT_ONCE} | changes,
+        metrics={"rows": rows}, data_fingerprint="", env={"device": device, "threads": threads},
     )  # fmt: skip
 
 
-def test_a_study_is_timed_anew_by_a_bench_of_its_steps(record):
-    record.env["threads"] = 1
-    again = scaling.retimed(record, timed())
-    for row, old in zip(again.metrics["rows"], record.metrics["rows"], strict=True):
+@pytest.fixture
+def quiet(record):
+    """A study whose steps are what a bench times: one pass each."""
+    record.env.update(device="cpu", threads=1)
+    record.params["batch_tokens"] = AT_ONCE
+    return record
+
+
+def test_a_study_is_timed_anew_by_a_bench_of_its_steps(quiet):
+    again = scaling.retimed(quiet, timed())
+    for row, old in zip(again.metrics["rows"], quiet.metrics["rows"], strict=True):
         pace = {0.0: 3.0, 0.5: 1.0, 0.75: 2.0}[row["sparsity"]]
-        assert row["seconds"] == pytest.approx(row["tokens_trained"] / BASE.batch_tokens * pace)
+        assert row["seconds"] == pytest.approx(row["tokens_trained"] / AT_ONCE * pace)
         assert row | {"seconds": 0} == old | {"seconds": 0}
 
 
-def test_a_bench_of_other_steps_times_no_study(record):
-    record.env["threads"] = 1
-    for other in (timed(tokens=1), timed(precision="bf16"), timed(threads=2)):
-        with pytest.raises(ValueError, match="has its tokens a step, precision and threads"):
-            scaling.retimed(record, other)
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"tokens": 1}, "tokens a step; bench has 1, "),
+        ({"precision": "bf16"}, "precision; bench has bf16, "),
+        ({"engine": "masked"}, "engine; bench has masked, "),
+        ({"device": "NVIDIA"}, "device; bench has NVIDIA, "),
+        ({"threads": 2}, "threads; bench has 2, "),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_a_bench_of_other_steps_times_no_study(quiet, change, said):
+    with pytest.raises(ValueError, match=f"a bench that times a study has its {said}"):
+        scaling.retimed(quiet, timed(**change))
+
+
+def test_a_study_whose_steps_no_bench_has_is_not_timed(quiet):
+    quiet.params["recompute"] = True
+    with pytest.raises(ValueError, match="its recomputation; bench has False"):
+        scaling.retimed(quiet, timed())
+    quiet.params.update(recompute=False, batch_tokens=2 * AT_ONCE)
+    with pytest.raises(ValueError, match=f"its tokens at once; bench has {2 * AT_ONCE}"):
+        scaling.retimed(quiet, timed(tokens=2 * AT_ONCE))
+
+
+def test_a_bench_that_lacks_a_sparsity_times_no_study(quiet):
     lacking = timed()
     lacking.metrics["rows"] = [r for r in lacking.metrics["rows"] if r["sparsity"] != 0.75]
-    with pytest.raises(ValueError, match=r"lacks \[\('tiny', 0.75\)\]"):
-        scaling.retimed(record, lacking)
+    with pytest.raises(ValueError, match=r"masks unstructured; bench lacks \[\('tiny', 0.75\)\]"):
+        scaling.retimed(quiet, lacking)
 
 
 def test_disturbed_short_runs_do_not_change_the_pace(record):
