@@ -52,9 +52,9 @@ def test_two_settings_are_not_compared(capsys, kept):
     assert "never mixed" in failed(capsys, "summary", kept[0], kept[2])
 
 
-def test_seeds_are_summarized(capsys, kept):
+def test_runs_are_summarized(capsys, kept):
     said = printed(capsys, "summary", kept[0], kept[1])
-    assert "n = 2 seeds" in said and "over runs and 100 questions" in said
+    assert "n = 2 runs" in said and "over runs and 100 questions" in said
     assert "answered twice" in failed(capsys, "summary", "--pool", kept[0], kept[1])
 
 
