@@ -126,7 +126,7 @@ def _built(dtype: torch.dtype, shared: bool) -> Path:
     flags = [*FLAGS, *defined]
     version = subprocess.run([*compiler, "--version"], capture_output=True, text=True).stdout
     shared = shared and "clang" not in version  # whose calls only its own runtime understands
-    text = "".join((FOLDER / name).read_text() for name in (source, "panels.h"))
+    text = "".join(path.read_text() for path in (FOLDER / source, *sorted(FOLDER.glob("*.h"))))
     made_of = f"{text}{flags}{shared}{version}{_processor()}"
     name = f"{Path(source).stem}-{hashlib.sha256(made_of.encode()).hexdigest()[:12]}.so"
     path = cache_dir() / name

@@ -143,12 +143,22 @@ ALWAYS void inner(const half* tile, int64_t stride, const half* scale, float* su
 
 }  // namespace
 
+#if defined(__AMX_BF16__) || defined(__AMXBF16__)  // GCC's name, and Clang's
+#define TILES
+#include "tiles.h"
+#endif
+
 extern "C" {
 
 void grouped_forward(int threads, int64_t tokens, int64_t inputs, int64_t outputs, int64_t groups,
                      const int32_t* start, const int32_t* col, const int32_t* row, const float* w,
                      const float* bias, const half* x, half* y) {
   Grouped a{groups, start, col, row};
+#ifdef TILES
+  if (in_blocks(a, inputs))
+    return tiled_product(threads, tokens, inputs, outputs, blocks_of<false>(threads, a, inputs, w),
+                         bias, x, y);
+#endif
   half* lines = scratch_w.of<half>((pair(a, groups) + 1) * 2 * TILE);
 #pragma omp parallel num_threads(threads)
   {
@@ -175,6 +185,11 @@ void grouped_input_gradient(int threads, int64_t tokens, int64_t inputs, int64_t
                             int64_t groups, const int32_t* start, const int32_t* col,
                             const int32_t* row, const float* w, const half* g_y, half* g_x) {
   Grouped a{groups, start, col, row};
+#ifdef TILES
+  if (in_blocks(a, inputs))
+    return tiled_product(threads, tokens, outputs, inputs, blocks_of<true>(threads, a, inputs, w),
+                         nullptr, g_y, g_x);
+#endif
   half* lines = scratch_w.of<half>(start[groups] * TILE + TILE);
 #pragma omp parallel num_threads(threads)
   {
@@ -204,8 +219,12 @@ void grouped_input_gradient(int threads, int64_t tokens, int64_t inputs, int64_t
 void grouped_weight_gradient(int threads, int64_t tokens, int64_t inputs, int64_t outputs,
                              int64_t groups, const int32_t* start, const int32_t* col,
                              const int32_t* row, const half* x, const half* g_y, float* g_w) {
-  weight_gradient<pack_strip, inner<false>>(threads, tokens, inputs, outputs,
-                                            Grouped{groups, start, col, row}, x, g_y, g_w);
+  Grouped a{groups, start, col, row};
+#ifdef TILES
+  if (in_blocks(a, inputs))
+    return tiled_weight_gradient(threads, tokens, inputs, outputs, a, x, g_y, g_w);
+#endif
+  weight_gradient<pack_strip, inner<false>>(threads, tokens, inputs, outputs, a, x, g_y, g_w);
 }
 
 }  // extern "C"

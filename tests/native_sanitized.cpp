@@ -65,14 +65,15 @@ struct Matrix {  // (O, I), and its kept weights in the order of a layout
   Ints order;  // flat index of each kept weight
   Reals kept;
 
-  Matrix(int64_t outputs, int64_t inputs, int run, double density)
+  Matrix(int64_t outputs, int64_t inputs, int run, double density, int width = 1)
       : outputs(outputs), inputs(inputs), mask(outputs * inputs) {
     std::bernoulli_distribution keep(density);
     for (int64_t o = 0; o < outputs; o += run) {
-      bool empty = o / run % 5 == 3;  // some rows keep nothing, and so does the second input
-      for (int64_t i = 0; i < inputs; i++) {
-        bool one = !empty && i != 1 && keep(dice);
-        for (int64_t r = 0; r < run; r++) mask[(o + r) * inputs + i] = one;
+      bool empty = o / run % 5 == 3;  // some rows keep nothing, and so does the second column
+      for (int64_t i = 0; i < inputs; i += width) {
+        bool one = !empty && i != width && keep(dice);
+        for (int64_t r = 0; r < run; r++)
+          for (int64_t c = 0; c < width; c++) mask[(o + r) * inputs + i + c] = one;
       }
     }
   }
@@ -115,8 +116,9 @@ void compare(const char* what, const Matrix& m, int64_t tokens, const Reals& fou
 template <class Number>
 Number* at(std::vector<Number>& numbers) { return numbers.empty() ? nullptr : numbers.data(); }
 
-void grouped(int threads, int64_t outputs, int64_t inputs, int64_t tokens, double density) {
-  Matrix m(outputs, inputs, TILE, density);
+void grouped(int threads, int64_t outputs, int64_t inputs, int64_t tokens, double density,
+             int width = 1) {
+  Matrix m(outputs, inputs, TILE, density, width);
   Ints start{0}, col, row;
   for (int64_t g = 0; g < outputs / TILE; g++) row.push_back(g * TILE);
   std::shuffle(row.begin(), row.end(), dice);  // a layout may put equal groups side by side
@@ -216,12 +218,17 @@ int main() {
     for (int64_t tokens : {0, 1, 7, 15, 16, 17, 64, 65, 129, 257}) {
       for (int64_t outputs : {16, 80, 272})
         for (int64_t inputs : {1, 5, 16, 67}) grouped(threads, outputs, inputs, tokens, 0.4);
+      for (int64_t outputs : {16, 80, 272})
+        for (int64_t inputs : {16, 48, 320}) grouped(threads, outputs, inputs, tokens, 0.4, TILE);
       for (int64_t outputs : {1, 13, 48, 259})
         for (int64_t inputs : {2, 16, 63, 130}) scattered(threads, outputs, inputs, tokens, 0.25);
       grouped(threads, 32, 9, tokens, 0);
       scattered(threads, 9, 7, tokens, 0);
       scattered(threads, 21, 70, tokens, 1);
     }
-  for (int threads : {1, 3}) grouped(threads, 48, 9, 1101, 0.4), scattered(threads, 9, 7, 1101, 0.4);
+  for (int threads : {1, 3}) {
+    grouped(threads, 48, 9, 1101, 0.4), grouped(threads, 48, 64, 1101, 0.6, TILE);
+    scattered(threads, 9, 7, 1101, 0.4);
+  }
   return wrong;
 }
