@@ -236,8 +236,7 @@ def _measured(config: PlanConfig, results: Path) -> tuple[float, float, str] | N
 
 def _largest(record: records.Record, config: PlanConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     """Row of the dense step of the most weights; of the sparse step beside it, {} for none."""
-    # those of peers have no gflops
-    steps = [row for row in record.metrics["rows"] if row["part"] == "step" and "gflops" in row]
+    steps = records.steps(record)
     dense = max((r for r in steps if not r["sparsity"]), key=lambda row: row["matrix_bytes"])
     wanted = {"size": dense["size"], "pattern": config.pattern, "sparsity": config.sparsity}
     return dense, next((row for row in steps if wanted.items() <= row.items()), {})

@@ -141,6 +141,11 @@ def of_kind(folder: str | Path, kind: str, **params: Any) -> list[Record]:
     return sorted(fits, key=lambda record: record.created_utc)
 
 
+def steps(bench: Record) -> list[dict[str, Any]]:
+    """Rows of our own whole training steps in a `bench` record; those of peers have no gflops."""
+    return [row for row in bench.metrics["rows"] if row["part"] == "step" and "gflops" in row]
+
+
 def frame(folder: str | Path, kind: str = "") -> pd.DataFrame:
     """Table of every record under `folder`: a row a run; columns are params, metrics, id, parent,
     env.

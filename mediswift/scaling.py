@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from mediswift import flops, machine, models
+from mediswift import flops, machine, models, records
 from mediswift.contest import loss_of, tuned
 from mediswift.pretrain import PretrainConfig, pretrain
 from mediswift.records import Record
@@ -158,8 +158,8 @@ def _conditions(record: Record, bench: Record) -> dict[str, tuple]:
 
 def _pace(bench: Record, pattern: str) -> dict[tuple[str, float], float]:
     """Seconds a token of each size and sparsity: the dense step's over the speed-up, a ratio of
-    neighbors in time. Peers, whose rows have no gflops, are left out."""
-    steps = [r for r in bench.metrics["rows"] if r["part"] == "step" and "gflops" in r]
+    neighbors in time."""
+    steps = records.steps(bench)
     dense = {row["size"]: row["seconds"] for row in steps if not row["sparsity"]}
     return {
         (row["size"], row["sparsity"]): dense[row["size"]] / row["speedup"] / bench.params["tokens"]
