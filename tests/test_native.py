@@ -85,13 +85,15 @@ def test_a_compiler_may_be_several_words(fresh, monkeypatch):
     assert native.why_not() == ""
 
 
-@pytest.mark.parametrize("changed", ["native.cpp", "panels.h", "compiler", "processor", "type"])
+@pytest.mark.parametrize(
+    "changed", ["native.cpp", "panels.h", "tiles.h", "compiler", "processor", "type"]
+)
 def test_other_kernels_have_another_name(fresh, fake, monkeypatch, changed):
     monkeypatch.setattr(native, "_compile", lambda compiler, what, shared, path: path.touch())
     fake("")
     first = native._built(torch.float32, shared=True)
     if changed.endswith((".cpp", ".h")):
-        for name in ("native.cpp", "panels.h"):
+        for name in ("native.cpp", "panels.h", "tiles.h"):
             shutil.copy(native.FOLDER / name, fresh)
         with open(fresh / changed, "a") as file:
             file.write("// other")
