@@ -37,15 +37,17 @@ Reals drawn(int64_t size) {
 }
 
 Actives active(const Reals& numbers) {
-  Actives found(numbers.begin(), numbers.end());
 #ifdef BF16
+  Actives found(numbers.size());
   for (size_t i = 0; i < found.size(); i++) {
     uint32_t bits;
     memcpy(&bits, &numbers[i], 4);
     found[i] = bits >> 16;
   }
-#endif
   return found;
+#else
+  return numbers;
+#endif
 }
 
 Reals real(const Actives& numbers) {
