@@ -20,6 +20,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.functional import linear
 
 import mediswift
+from mediswift import native
 from mediswift.engines import ENGINES, possible
 from mediswift.layouts import Layout
 from mediswift.places import cache_dir
@@ -185,8 +186,10 @@ def _key(
     kept = f"{int(layout.mask.sum())} of {outputs}x{inputs} kept"
     versions = f"torch {torch.__version__}, mediswift {mediswift.__version__}"
     # What cannot run here, without a compiler or by another mask, was not measured for here
-    engines = " or ".join(possible(layout, device.type, dtype))
-    about = [kept, pattern, engines, f"{tokens} tokens", str(dtype), where, threads, versions]
+    engines = possible(layout, device.type, dtype)
+    kernels = native.name(dtype) if "native" in engines else ""  # other ones are measured anew
+    about = [kept, pattern, " or ".join(engines), f"{tokens} tokens", str(dtype), where, threads]
+    about += [versions, kernels]
     return ", ".join(filter(None, about))
 
 

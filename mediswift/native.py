@@ -71,6 +71,11 @@ def library(dtype: torch.dtype) -> ctypes.CDLL:
     return ctypes.CDLL(str(_built(dtype, shared=runtime is not None)))
 
 
+def name(dtype: torch.dtype) -> str:
+    """Name of the kernels for a type: another one for other sources, compiler or processor."""
+    return Path(library(dtype)._name).stem
+
+
 def call(name: str, dtype: torch.dtype, *arguments: int | Tensor | None) -> None:
     """Run a kernel on torch's number of threads: sizes as int64, tensors by address.
 

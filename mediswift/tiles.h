@@ -16,33 +16,42 @@ namespace {
 constexpr int64_t BLOCK = TILE * TILE;
 constexpr int DEPTH = 2 * TILE;  // numbers of a row of a full tile
 constexpr int64_t CHUNKS = 8;    // of DEPTH tokens, which a weight gradient packs before it multiplies
-constexpr int SUMS = 6;          // tiles of sums; then come a left and a right one
+constexpr int SUMS = 6;          // registers 0 .. 5 hold sums, 6 the left and 7 the right tile
+
+// GCC's intrinsics before version 14 do not tell it that tile instructions read and write memory
+#define MEMORY asm volatile("" ::: "memory");
 
 thread_local Scratch scratch_index, scratch_right;
 
-bool tiles_granted() {  // Linux has a process ask for them first: ARCH_REQ_XCOMP_PERM, XTILEDATA
-  static const bool granted = !syscall(SYS_arch_prctl, 0x1023, 18);
+bool tiles_granted() {  // Linux has a process ask for them first; else the vector instructions do it
+  constexpr int REQUEST_PERMISSION = 0x1023, TILE_DATA = 18;
+  static const bool granted = !syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA);
   return granted;
 }
 
-struct Shapes {  // of all tile registers, as the processor reads them
+struct Shapes {  // of all tile registers, as the processor lays them out
   uint8_t palette = 1, first = 0, zero[14] = {};
   uint16_t bytes[16] = {};
   uint8_t rows[16] = {};
+  Shapes() = default;
   explicit Shapes(int depth) {
     for (int i = 0; i <= SUMS + 1; i++) bytes[i] = DEPTH * sizeof(half), rows[i] = TILE;
     bytes[SUMS] = depth * sizeof(half), rows[SUMS + 1] = depth / 2;
   }
 };
 
-struct Tiles {  // the calling thread's registers have these shapes while it lives, then theirs before
-  Shapes before{DEPTH};
+struct Tiles {  // gives this thread's registers their shapes, and at its end those from before, which
+  Shapes before;  // torch's own products may count on
   explicit Tiles(int depth) {
     Shapes now(depth);
+    asm volatile("" : "+m"(now), "+m"(before));  // whole, as MEMORY says of what others can reach
     _tile_storeconfig(&before);
     _tile_loadconfig(&now);
   }
-  ~Tiles() { _tile_loadconfig(&before); }
+  ~Tiles() {
+    asm volatile("" : "+m"(before));
+    _tile_loadconfig(&before);
+  }
 };
 
 // A register's number must be written out: STEP for the first N
@@ -53,13 +62,14 @@ struct Tiles {  // the calling thread's registers have these shapes while it liv
 #define LOAD(i) _tile_loadd(i, sums + i * BLOCK, TILE * sizeof(float));
 #define STORE(i) _tile_stored(i, sums + i * BLOCK, TILE * sizeof(float));
 
-struct Blocks {  // run r of sixteen outputs begins at to[r], has pairs of blocks start[r] .., whose
-  int64_t runs;  // sixteen inputs begin at at[b]
+struct Blocks {  // run r makes outputs to[r] .. to[r] + 15 of blocks start[r] .. start[r + 1] - 1, block
+  int64_t runs;  // b reads inputs at[b] .. at[b] + 15, and has its weights in `pairs`
   const int32_t *start, *at, *to;
   const half* pairs;
 };
 
-bool in_blocks(const Grouped& a, int64_t inputs) {  // and whether the tile registers may be used
+// Whether all of the matrix is blocks at multiples of sixteen, and the tile registers may be used
+bool in_blocks(const Grouped& a, int64_t inputs) {
   if (inputs % TILE || !tiles_granted()) return false;
   for (int64_t g = 0; g < a.groups; g++) {
     if (a.count(g) % TILE) return false;
@@ -70,7 +80,7 @@ bool in_blocks(const Grouped& a, int64_t inputs) {  // and whether the tile regi
   return true;
 }
 
-// Block b, sixteen lines of sixteen outputs, rounded: inputs in pairs, or outputs if TURNED
+// A block, sixteen lines of sixteen outputs, rounded: inputs in pairs, or outputs if TURNED
 template <bool TURNED>
 void pair_block(const float* w, half* pairs) {
   line rows[TILE];
@@ -108,8 +118,8 @@ Blocks blocks_of(int threads, const Grouped& a, int64_t inputs, const float* w) 
   return {runs, start, at, to, pairs};
 }
 
-// x (n tokens, features), zeros after the last, strip by strip and block by block
-void pack_blocks(const half* x, int64_t features, int64_t n, int64_t strips, half* panel) {
+// x (n tokens, features), zeros after the last: strip by strip, sixteen features by sixteen
+void pack_strips(const half* x, int64_t features, int64_t n, int64_t strips, half* panel) {
   for (int64_t s = 0; s < strips; s++)
     for (int64_t f = 0; f < features; f += TILE)
       for (int64_t t = s * TILE; t < (s + 1) * TILE; t++, panel += TILE)
@@ -121,7 +131,7 @@ template <int N>
 void multiply(const Blocks& a, int64_t r, const half* strips, int64_t apart, float* sums) {
 #define MULTIPLY(i) \
   _tile_loadd(6, x + i * apart, TILE * sizeof(half)); _tile_dpbf16ps(i, 6, 7);
-  EACH(N, CLEAR)
+  MEMORY EACH(N, CLEAR)
   for (int64_t b = a.start[r]; b < a.start[r + 1]; b++) {
     const half* x = strips + int64_t(a.at[b]) * TILE;
     _tile_loadd(7, a.pairs + b * BLOCK, DEPTH * sizeof(half));
@@ -141,7 +151,7 @@ void tiled_product(int threads, int64_t tokens, int64_t inputs, int64_t outputs,
 #pragma omp for schedule(dynamic)
     for (int64_t p = 0; p < pieces(tokens, STRIPS * TILE); p++) {
       int64_t t = p * STRIPS * TILE, n = least(STRIPS * TILE, tokens - t), strips = pieces(n, TILE);
-      pack_blocks(x + t * inputs, inputs, n, strips, panel);
+      pack_strips(x + t * inputs, inputs, n, strips, panel);
       for (int64_t r = 0; r < a.runs; r++) {
         half* to = y + t * outputs + a.to[r];
         __m512 add = bias ? _mm512_loadu_ps(bias + a.to[r]) : _mm512_setzero_ps();
@@ -183,7 +193,7 @@ void accumulate(const half* left, int64_t inputs, const int32_t* col, const half
 #define ACCUMULATE(i)                                                               \
   _tile_loadd(6, left + (c * inputs + col[i * TILE]) * DEPTH, DEPTH * sizeof(half)); \
   _tile_dpbf16ps(i, 6, 7);
-  EACH(N, LOAD)
+  MEMORY EACH(N, LOAD)
   for (int64_t c = 0; c < chunks; c++) {
     _tile_loadd(7, right + c * outputs * DEPTH, DEPTH * sizeof(half));
     EACH(N, ACCUMULATE)
@@ -202,10 +212,10 @@ void tiled_weight_gradient(int threads, int64_t tokens, int64_t inputs, int64_t 
     for (int64_t t = 0; t < tokens; t += CHUNKS * DEPTH) {
       int64_t chunks = least(CHUNKS, pieces(tokens - t, DEPTH));
 #pragma omp for schedule(static)
-      for (int64_t c = 0; c < chunks; c++) {
-        int64_t from = t + c * DEPTH, n = tokens - from;
-        pack_left(x + from * inputs, inputs, n, left + c * DEPTH * inputs);
-        pack_right(g_y + from * outputs, outputs, n, right + c * DEPTH * outputs);
+      for (int64_t side = 0; side < 2 * chunks; side++) {
+        int64_t c = side / 2, from = t + c * DEPTH, n = tokens - from;
+        if (side % 2) pack_left(x + from * inputs, inputs, n, left + c * DEPTH * inputs);
+        else pack_right(g_y + from * outputs, outputs, n, right + c * DEPTH * outputs);
       }
 #pragma omp for schedule(dynamic)
       for (int64_t g = 0; g < a.groups; g++) {

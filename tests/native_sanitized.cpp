@@ -1,5 +1,6 @@
 // All kernels of native.cpp, or with -DBF16 of native_bf16.cpp, on odd random shapes, against plain
-// loops. Arrays have their exact sizes, so that a build with -fsanitize=address sees a step outside.
+// loops. Arrays have their exact sizes, so that a build with -fsanitize=address sees a step outside
+// (of tile instructions it sees nothing).
 // Returns the number of wrong results.
 
 #ifdef BF16

@@ -69,6 +69,7 @@ def test_a_choice_is_made_once_remembered_and_told(kernels, file, measured, capl
     ((key, seconds),) = json.loads(file.read_text()).items()
     assert seconds == SECONDS
     assert key.startswith("256 of 64x16 kept, diagonal:4, masked or native or bmm, 64 tokens, ")
+    assert key.endswith(f", {kernels.name(torch.float32)}")  # other kernels are timed anew
     assert caplog.messages == [f"{key}: {choice.told(SECONDS)}"]
 
 

@@ -174,7 +174,27 @@ def test_half_precision_says_the_way_out(name, dtype):
 @pytest.mark.parametrize("name", ["lines", "blocks", "diagonal"])
 def test_products_of_bfloat16_are_those_of_the_rounded_dense_matrix(half_kernels, name, tokens):
     x, values, bias, grad, plan = draw(name, tokens, torch.float32)
-    x, grad = x.bfloat16(), grad.bfloat16()
+    in_bfloat16_as_rounded(x.bfloat16(), values, bias, grad.bfloat16(), plan)
+
+
+ALMOST = {  # sixteen outputs' inputs that are no whole blocks
+    "begins within a block": range(8, 24),
+    "two halves": [*range(16, 24), *range(40, 48)],
+    "one too many": range(16, 33),
+    "one too few": range(16, 31),
+}
+
+
+@pytest.mark.parametrize("kept", ALMOST.values(), ids=ALMOST)
+def test_what_is_almost_a_block_is_computed_as_well(half_kernels, kept):
+    mask = torch.zeros(32, 64, dtype=torch.bool)
+    mask[:16, list(kept)] = mask[16:, 32:48] = True
+    plan = layout(mask)
+    x, grad = torch.randn(20, 64).bfloat16(), torch.randn(20, 32).bfloat16()
+    in_bfloat16_as_rounded(x, torch.randn(plan.order().shape), torch.randn(32), grad, plan)
+
+
+def in_bfloat16_as_rounded(x, values, bias, grad, plan):
     index, matrix = products.index(plan), dense(values.bfloat16().double(), plan)
     x.requires_grad_(), values.requires_grad_(), bias.requires_grad_()
     y = products.linear(x, values, bias, index, len(bias))
@@ -193,16 +213,18 @@ def close(found, wanted, tolerance):
     assert error <= tolerance * scale
 
 
-def test_infinite_inputs_of_bfloat16_reach_their_outputs_alone(half_kernels):
-    x, values, _, _, plan = draw("lines", 5, torch.float32)
+@pytest.mark.parametrize("name", ["lines", "blocks"])
+def test_infinite_inputs_of_bfloat16_reach_their_outputs_alone(half_kernels, name):
+    x, values, bias, _, plan = draw(name, 5, torch.float32)
     x[2, 3] = torch.inf
-    y = products.linear(x.bfloat16(), values, None, products.index(plan), 48)
+    y = products.linear(x.bfloat16(), values, None, products.index(plan), len(bias))
     reached = (torch.arange(5)[:, None] == 2) & (dense(values, plan)[:, 3] != 0)
     assert reached.any() and torch.equal(~y.isfinite(), reached)
 
 
-def test_threads_change_no_bit_of_bfloat16(half_kernels):
-    x, values, bias, grad, plan = draw("lines", 700, torch.float32)
+@pytest.mark.parametrize("name", ["lines", "blocks"])
+def test_threads_change_no_bit_of_bfloat16(half_kernels, name):
+    x, values, bias, grad, plan = draw(name, 700, torch.float32)
     threads_change_no_bit(x.bfloat16(), values, bias, grad.bfloat16(), plan)
 
 
